@@ -1,0 +1,8 @@
+"""`python -m surefoot` is `surefoot`; torchrun starts a run by it."""
+
+from __future__ import annotations
+
+from surefoot.cli import main
+
+if __name__ == "__main__":
+    main()

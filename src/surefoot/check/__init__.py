@@ -1,0 +1,1 @@
+"""Should it? `review(plan, survey)` gives the findings; nothing here imports torch."""

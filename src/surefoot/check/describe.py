@@ -1,0 +1,105 @@
+"""The plan in words: what `surefoot plan` prints."""
+
+from __future__ import annotations
+
+from surefoot.config.optimizer import AdafactorConfig
+from surefoot.language import _
+from surefoot.plan import Plan
+
+_MEGABYTE = 1e6
+
+
+def describe(plan: Plan) -> list[tuple[str, str]]:
+    """Pairs of a name and what will happen."""
+    config, sizes = plan.config, plan.bytes
+    return [
+        (_("model"), f"{config.model.family}, {plan.model_path.name}, {plan.prediction}"),
+        (_("device"), f"{plan.device}, {config.train.precision}"),
+        (_("tuning"), _tuning(plan)),
+        (_("optimizer"), _optimizer(plan)),
+        (_("pictures"), _pictures(plan)),
+        (
+            _("steps"),
+            _("{steps} steps of {batch} pictures = {epochs:.1f} epochs").format(
+                steps=plan.steps,
+                batch=config.train.batch_size * config.train.gradient_accumulation,
+                epochs=plan.epochs,
+            ),
+        ),
+        (
+            _("every"),
+            _("validation {validate}, preview {preview}, checkpoint {save} steps").format(
+                validate=plan.validate_every if plan.validation_pictures else "-",
+                preview=plan.preview_every if config.preview.prompts else "-",
+                save=plan.save_every,
+            ),
+        ),
+        (
+            _("memory"),
+            _(
+                "weights {trained}, gradients {gradients}, optimizer {optimizer}, ema {ema} MB"
+            ).format(
+                trained=_megabytes(sizes.trained),
+                gradients=_megabytes(sizes.gradients),
+                optimizer=_megabytes(sizes.optimizer),
+                ema=_megabytes(sizes.ema),
+            ),
+        ),
+        (
+            _("disk"),
+            _("checkpoints {keep} x {checkpoint}, export {export}, cache {cache} MB").format(
+                keep=config.save.keep,
+                checkpoint=_megabytes(sizes.checkpoint),
+                export=_megabytes(sizes.export),
+                cache=_megabytes(sizes.cache),
+            ),
+        ),
+        (_("folder"), str(plan.run_folder)),
+    ]
+
+
+def _tuning(plan: Plan) -> str:
+    parts = " + ".join(plan.config.tuning.parts)
+    if not plan.rank:
+        return _("full, {parts}, {numbers:,} numbers").format(
+            parts=parts, numbers=plan.trained_numbers
+        )
+    template = _(
+        "{kind} rank {rank} alpha {alpha:g}, {layers} layers of {parts}, {numbers:,} numbers"
+    )
+    return template.format(
+        kind=plan.config.tuning.kind,
+        rank=plan.rank,
+        alpha=plan.alpha,
+        layers=sum(len(names) for names in plan.targets.values()),
+        parts=parts,
+        numbers=plan.trained_numbers,
+    )
+
+
+def _optimizer(plan: Plan) -> str:
+    optimizer, schedule = plan.config.optimizer, plan.config.schedule
+    if isinstance(optimizer, AdafactorConfig):
+        scale = optimizer.scale_parameter
+        word = f'"{scale}"' if isinstance(scale, str) else str(scale).lower()
+        name = f"adafactor scale_parameter = {word}"
+        if optimizer.relative_step:
+            return f"{name}, relative_step"
+    else:
+        name = "adamw"
+    warmup = _(", warm-up {steps}").format(steps=schedule.warmup_steps)
+    return f"{name}, lr {plan.lr:g} {schedule.kind}{warmup if schedule.warmup_steps else ''}"
+
+
+def _pictures(plan: Plan) -> str:
+    return _("{pictures} ({epoch} in an epoch) at {resolution} pixels, {held_out} held out").format(
+        pictures=plan.pictures,
+        epoch=plan.pictures_in_epoch,
+        resolution=plan.resolution,
+        held_out=plan.validation_pictures,
+    )
+
+
+def _megabytes(size: int) -> str:
+    megabytes = size / _MEGABYTE
+    return f"{megabytes:.0f}" if megabytes >= 10 else f"{megabytes:.2g}"

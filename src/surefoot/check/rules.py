@@ -1,0 +1,264 @@
+"""The rules. Each is one small function with the codes it may give; `review` asks them all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from surefoot.config.optimizer import AdafactorConfig
+from surefoot.config.run import ScheduleConfig
+from surefoot.config.tuning import FullConfig
+from surefoot.families.facts import FAMILIES
+from surefoot.finding import LEVELS, Change, Finding
+from surefoot.optim.scaling import step_scale
+from surefoot.optim.schedules import relative_rate
+from surefoot.plan import Plan, patterns, target_shapes
+from surefoot.survey import Survey
+from surefoot.tuning.targets import unmatched_patterns
+from surefoot.wording import CONSTANT_RATE, RAMP_RATE, RUNS_AWAY, STALLS
+
+Rule = Callable[[Plan, Survey], Iterator[Finding]]
+_MEGABYTE = 1e6
+
+
+def review(plan: Plan, survey: Survey) -> list[Finding]:
+    """Every finding about a run, the worst first."""
+    found = [*survey.findings, *(finding for rule in RULES for finding in rule(plan, survey))]
+    return sorted(found, key=lambda finding: (LEVELS.index(finding.level), finding.code))
+
+
+def own_scale_of_adapters(plan: Plan, _survey: Survey) -> Iterator[Finding]:
+    """SF101. Adafactor scales by the tensor's own RMS, and a fresh `lora_up` is zero.
+
+    Source: OneTrainer issue 455; Shazeer & Stern 2018, section 8.
+    """
+    optimizer, tuning = plan.config.optimizer, plan.config.tuning
+    if not isinstance(optimizer, AdafactorConfig) or isinstance(tuning, FullConfig):
+        return
+    rows = {row.kind: row for row in plan.sheet}
+    if optimizer.scale_parameter is not True or "lora_up" not in rows:
+        return
+    up = rows["lora_up"]
+    other = rows.get("magnitude", rows["lora_down"])
+    rate = up.first / optimizer.eps2
+    by_weight = step_scale(
+        "lora_up", "weight", weight_rms=up.weight_rms, alpha=plan.alpha, eps2=optimizer.eps2
+    )
+    mended = rate * by_weight.at(0.0)
+    yield Finding(
+        "SF101",
+        "error",
+        "optimizer.scale_parameter",
+        {
+            "tuning": {"lora": "LoRA", "dora": "DoRA"}[tuning.kind],
+            "eps2": optimizer.eps2,
+            "steps": plan.steps,
+            "up_first": up.first,
+            "up_change": 100 * up.layer_change,
+            "outcome": RUNS_AWAY if up.layer_change > 1 else STALLS,
+            "other": other.kind,
+            "other_percent": 100 * (1e-4 / up.first) * other.first / other.rms,
+            "up_mended": mended,
+            "up_times": mended / up.first,
+        },
+        rows=plan.sheet,
+        changes=(Change("optimizer.scale_parameter", '"weight"', "true"),),
+    )
+
+
+def rate_set_twice(plan: Plan, _survey: Survey) -> Iterator[Finding]:
+    """SF102. `relative_step` and a learning rate or schedule of one's own exclude each other."""
+    optimizer = plan.config.optimizer
+    if not isinstance(optimizer, AdafactorConfig) or not optimizer.relative_step:
+        return
+    ignored = ["optimizer.lr"] if optimizer.lr != "auto" else []
+    if plan.config.schedule != ScheduleConfig(kind="constant") and (
+        "schedule" in plan.config.model_fields_set
+    ):
+        ignored.append("schedule")
+    if ignored:
+        values = {"ignored": " + ".join(ignored)}
+        yield Finding("SF102", "error", ignored[0], {**values, **_relative_rates(plan, optimizer)})
+
+
+def _relative_rates(plan: Plan, optimizer: AdafactorConfig) -> dict[str, float]:
+    return {
+        "first": relative_rate(1, warmup_init=optimizer.warmup_init),
+        "last": relative_rate(plan.steps, warmup_init=optimizer.warmup_init),
+    }
+
+
+def warmup_without_relative_step(plan: Plan, _survey: Survey) -> Iterator[Finding]:
+    """SF103. `warmup_init` is the ramp of `relative_step`'s rate and means nothing else."""
+    optimizer = plan.config.optimizer
+    if (
+        isinstance(optimizer, AdafactorConfig)
+        and optimizer.warmup_init
+        and not optimizer.relative_step
+    ):
+        change = Change("optimizer.warmup_init", "false", "true")
+        yield Finding("SF103", "error", "optimizer.warmup_init", changes=(change,))
+
+
+def relative_step_is_constant(plan: Plan, _survey: Survey) -> Iterator[Finding]:
+    """SF104. In a run of this length `relative_step` is not what its name suggests."""
+    optimizer = plan.config.optimizer
+    if isinstance(optimizer, AdafactorConfig) and optimizer.relative_step and plan.steps < 10_000:
+        shape = RAMP_RATE if optimizer.warmup_init else CONSTANT_RATE
+        values = {"steps": plan.steps, "shape": shape}
+        yield Finding("SF104", "note", "optimizer.relative_step", dict(values))
+
+
+def clipped_twice(plan: Plan, _survey: Survey) -> Iterator[Finding]:
+    """SF105. Source: transformers' documentation of Adafactor advises against both."""
+    clip = plan.config.train.clip_grad_norm
+    if isinstance(plan.config.optimizer, AdafactorConfig) and clip != "off":
+        change = Change("train.clip_grad_norm", '"off"', f"{clip:g}")
+        yield Finding("SF105", "warning", "train.clip_grad_norm", {"clip": clip}, changes=(change,))
+
+
+def warmup_longer_than_run(plan: Plan, _survey: Survey) -> Iterator[Finding]:
+    """SF106. The learning rate never arrives."""
+    warmup = plan.config.schedule.warmup_steps
+    if warmup >= plan.steps:
+        values = {"warmup": warmup, "steps": plan.steps}
+        change = Change("schedule.warmup_steps", str(plan.steps // 10), str(warmup))
+        yield Finding("SF106", "error", "schedule.warmup_steps", dict(values), changes=(change,))
+
+
+def alpha_far_from_rank(plan: Plan, _survey: Survey) -> Iterator[Finding]:
+    """SF107. With the weight rule the step takes alpha into account, otherwise nothing does."""
+    optimizer = plan.config.optimizer
+    by_weight = isinstance(optimizer, AdafactorConfig) and optimizer.scale_parameter == "weight"
+    if plan.rank and not by_weight and not 0.25 <= plan.alpha / plan.rank <= 4:
+        yield Finding("SF107", "warning", "tuning.alpha", {"scale": plan.alpha / plan.rank})
+
+
+def average_longer_than_run(plan: Plan, _survey: Survey) -> Iterator[Finding]:
+    """SF108. An average over 1 / (1 - decay) steps needs a run of several times that."""
+    ema = plan.config.train.ema
+    if ema != "off" and (1 - ema) * plan.steps < 3:
+        mended = max(0.5, 1 - 10 / plan.steps)
+        values = {"ema": ema, "length": 1 / (1 - ema), "steps": plan.steps, "mended": mended}
+        change = Change("train.ema", f"{mended:.4g}", f"{ema:g}")
+        yield Finding("SF108", "warning", "train.ema", dict(values), changes=(change,))
+
+
+def relative_rate_too_high(plan: Plan, _survey: Survey) -> Iterator[Finding]:
+    """SF109. A rate that is relative to the weights is no place for 1e-1."""
+    optimizer = plan.config.optimizer
+    if not isinstance(optimizer, AdafactorConfig) or optimizer.relative_step:
+        return
+    if optimizer.scale_parameter == "weight" and plan.lr > 3e-2:
+        change = Change("optimizer.lr", "1e-2", f"{plan.lr:g}")
+        values = {"lr": plan.lr, "percent": 100 * plan.lr}
+        yield Finding("SF109", "warning", "optimizer.lr", dict(values), changes=(change,))
+
+
+def unscaled_relative_step(plan: Plan, _survey: Survey) -> Iterator[Finding]:
+    """SF110. 1e-2 per element is half a weight: full fine-tuning is wrecked by it."""
+    optimizer = plan.config.optimizer
+    if (
+        isinstance(optimizer, AdafactorConfig)
+        and isinstance(plan.config.tuning, FullConfig)
+        and optimizer.relative_step
+        and optimizer.scale_parameter is False
+    ):
+        lr = FAMILIES[plan.config.model.family].full_lr
+        rate = relative_rate(plan.steps, warmup_init=optimizer.warmup_init)
+        values = {"rate": rate, "times": rate / lr, "lr": lr}
+        yield Finding("SF110", "error", "optimizer.relative_step", dict(values))
+
+
+def wrong_prediction(plan: Plan, survey: Survey) -> Iterator[Finding]:
+    """SF201. Source: sd-scripts' and diffusers' issues on v-prediction models."""
+    if survey.model.parts and plan.prediction != survey.model.prediction:
+        values = {"asked": plan.prediction, "found": survey.model.prediction}
+        change = Change("model.prediction", '"auto"', f'"{plan.prediction}"')
+        yield Finding("SF201", "warning", "model.prediction", dict(values), changes=(change,))
+
+
+def targets_that_match_nothing(plan: Plan, survey: Survey) -> Iterator[Finding]:
+    """SF026. A misspelt pattern would quietly train less."""
+    tuning = plan.config.tuning
+    facts = FAMILIES[plan.config.model.family]
+    if isinstance(tuning, FullConfig) or isinstance(tuning.targets, str):
+        return
+    unmatched: dict[str, list[str]] = {}
+    for part in tuning.parts:
+        shapes = target_shapes(tuning, survey.model, part)
+        for pattern in unmatched_patterns(shapes, patterns(tuning, facts, part)) if shapes else ():
+            unmatched.setdefault(pattern, []).append(part)
+    for pattern, parts in unmatched.items():
+        if len(parts) == len(tuning.parts):  # a pattern may be meant for one part only
+            shapes = target_shapes(tuning, survey.model, parts[0])
+            known = sorted({".".join(name.split(".")[-2:]) for name in shapes})
+            values = {"pattern": pattern, "part": " + ".join(parts), "known": ", ".join(known[:12])}
+            yield Finding("SF026", "error", "tuning.targets", dict(values))
+
+
+def resolution_that_does_not_fit(plan: Plan, survey: Survey) -> Iterator[Finding]:
+    """SF027. Every level of the UNet halves the latents."""
+    if not survey.model.parts:
+        return
+    multiple = survey.model.vae_factor * 2 ** (survey.model.unet_levels - 1)
+    if plan.resolution % multiple:
+        below = max(multiple, plan.resolution // multiple * multiple)
+        values = {
+            "resolution": plan.resolution,
+            "multiple": multiple,
+            "below": below,
+            "above": (plan.resolution // multiple + 1) * multiple,
+        }
+        yield Finding("SF027", "error", "data.resolution", dict(values))
+
+
+def disk_without_room(plan: Plan, survey: Survey) -> Iterator[Finding]:
+    """SF042. Asked before the run, since the last save is the worst place to find out."""
+    needed = plan.bytes.needed_on_disk(plan.config.save.keep)
+    if survey.free_bytes and needed > survey.free_bytes:
+        values = {"needed_mb": needed / _MEGABYTE, "free_mb": survey.free_bytes / _MEGABYTE}
+        yield Finding("SF042", "error", "folder", dict(values))
+
+
+def batch_larger_than_set(plan: Plan, _survey: Survey) -> Iterator[Finding]:
+    """SF303."""
+    batch = plan.config.train.batch_size * plan.config.train.gradient_accumulation
+    if 0 < plan.pictures_in_epoch < batch:
+        values = {"batch": batch, "pictures": plan.pictures_in_epoch}
+        yield Finding("SF303", "warning", "train.batch_size", dict(values))
+
+
+def pictures_scaled_up(plan: Plan, survey: Survey) -> Iterator[Finding]:
+    """SF304."""
+    examples = [example for scan in survey.data for example in scan.examples]
+    small = [item for item in examples if min(item.width, item.height) < plan.resolution]
+    if small:
+        worst = min(small, key=lambda item: min(item.width, item.height))
+        values = {
+            "count": len(small),
+            "pictures": len(examples),
+            "resolution": plan.resolution,
+            "example": worst.path.name,
+            "factor": plan.resolution / min(worst.width, worst.height),
+        }
+        yield Finding("SF304", "warning", "data.folders", dict(values))
+
+
+RULES: tuple[Rule, ...] = (
+    own_scale_of_adapters,
+    rate_set_twice,
+    warmup_without_relative_step,
+    relative_step_is_constant,
+    clipped_twice,
+    warmup_longer_than_run,
+    alpha_far_from_rank,
+    average_longer_than_run,
+    relative_rate_too_high,
+    unscaled_relative_step,
+    wrong_prediction,
+    targets_that_match_nothing,
+    resolution_that_does_not_fit,
+    disk_without_room,
+    batch_larger_than_set,
+    pictures_scaled_up,
+)

@@ -1,0 +1,264 @@
+"""The command line: verbs on one noun, the run."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from surefoot import __version__
+from surefoot.check.describe import describe
+from surefoot.check.render import render_count, render_finding, sheet_lines
+from surefoot.check.rules import review
+from surefoot.config.load import Loaded, load
+from surefoot.config.run import RunConfig
+from surefoot.finding import Finding, Refused
+from surefoot.language import _, choose
+from surefoot.plan import Plan, resolve
+from surefoot.survey import Survey, survey
+from surefoot.wording import say
+
+OK, FOUND, UNUSABLE, INTERRUPTED = 0, 1, 2, 130
+
+app = typer.Typer(
+    name="surefoot",
+    help="""Fine-tunes diffusion models, and says before a run what will go wrong with it.
+
+    A run is one file, run.toml. `surefoot demo` writes one, trains it on the pictures and the small
+    model that come along, and needs no GPU and no download.
+
+    Then, for your own: `plan` shows what would happen, `check` says whether it can work, `train`
+    does it; after an interruption the same `train` goes on.""",
+    epilog="Exit codes: 0 fine; 1 findings of level error, or the run failed; 2 something cannot "
+    "be read or used; 130 interrupted.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+)
+_out = Console(highlight=False, soft_wrap=True)
+_err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+RunFile = Annotated[Path, typer.Argument(metavar="RUN.TOML", help="The run to look at.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[KEY=VALUE]...", help="Overrides, such as optimizer.lr=3e-3."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
+Lang = Annotated[
+    Literal["auto", "en", "zh"],
+    typer.Option("--lang", help="Language; auto follows the locale.", envvar="SUREFOOT_LANG"),
+]
+
+
+def main() -> None:
+    """Runs the command line; a user's mistake ends in a sentence, never in a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        # A Chinese Windows console is GBK: a sign that it lacks must not end the run.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+    app()
+
+
+@app.callback()
+def _common(
+    lang: Lang = "auto",
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    choose(lang)
+    if version:
+        _out.print(__version__)
+        raise typer.Exit(OK)
+
+
+@app.command()
+def plan(run_file: RunFile, overrides: Overrides = None, as_json: Json = False) -> None:
+    """Show what a run would do: steps, sizes, and the effective step of every kind of tensor."""
+    _loaded, planned, found, findings = _plan_or_exit(run_file, overrides)
+    del found
+    if as_json:
+        from pydantic import TypeAdapter
+
+        _print_json({"schema": 1, "plan": TypeAdapter(Plan).dump_python(planned, mode="json")})
+        raise typer.Exit(_code(findings))
+    _print_plan(planned)
+    _out.print(
+        f"{render_count(findings)}.  " + _("Next: surefoot check {file}").format(file=run_file)
+    )
+    raise typer.Exit(_code(findings))
+
+
+@app.command()
+def check(run_file: RunFile, overrides: Overrides = None, as_json: Json = False) -> None:
+    """Say whether a run can work: every problem at once, with this run's numbers and a remedy."""
+    loaded, _planned, _found, findings = _plan_or_exit(run_file, overrides, quiet_json=as_json)
+    if as_json:
+        _print_json({"schema": 1, "findings": [_finding_json(finding) for finding in findings]})
+        raise typer.Exit(_code(findings))
+    _print_findings(findings, run_file, loaded.text, _out)
+    _out.print(f"{run_file}: {render_count(findings)}")
+    if _code(findings) == OK:
+        _out.print(_("Next: surefoot train {file}").format(file=run_file))
+    raise typer.Exit(_code(findings))
+
+
+@app.command()
+def train(run_file: RunFile, overrides: Overrides = None) -> None:
+    """Train a run, or go on with it where it was interrupted."""
+    _train(run_file, overrides)
+
+
+@app.command()
+def demo(
+    folder: Annotated[
+        Path, typer.Option("--folder", help="Where the demonstration's run goes.")
+    ] = Path("surefoot-demo"),
+    write: Annotated[
+        bool, typer.Option("--write", help="Only write its run.toml and say where.")
+    ] = False,
+) -> None:
+    """Train a DoRA on Twemoji with the small model that comes along: no GPU, no download."""
+    from surefoot.builtin import DEMO_RUN
+
+    run_file = folder / "run.toml"
+    if not run_file.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        run_file.write_text(DEMO_RUN.read_text(encoding="utf-8"), encoding="utf-8")
+    _out.print(_("The run is described in {file}").format(file=run_file))
+    if not write:
+        _train(run_file, None)
+
+
+@app.command()
+def sample(
+    run_folder: Annotated[Path, typer.Argument(help="The folder of a run, such as runs/cat.")],
+    prompts: Annotated[
+        list[str] | None, typer.Argument(metavar="[PROMPT]...", help="Default: the run's own.")
+    ] = None,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Seed of the first; each next takes one more.")
+    ] = 0,
+    guidance: Annotated[float, typer.Option(min=1, help="Guidance scale.")] = 4.0,
+    steps: Annotated[int, typer.Option(min=1, help="Denoising steps.")] = 30,
+    out: Annotated[Path | None, typer.Option(help="Folder; default: in the run's samples.")] = None,
+) -> None:
+    """Draw pictures with a trained run, beside those of the base model."""
+    from surefoot.engine.sample import sample_run
+
+    try:
+        sheet = sample_run(
+            run_folder, prompts or [], seed=seed, guidance=guidance, steps=steps, out=out
+        )
+    except Refused as refused:
+        _print_findings(refused.findings, run_folder, "", _err)
+        raise typer.Exit(UNUSABLE) from None
+    _out.print(
+        _("pictures in {folder}; side by side: {sheet}").format(folder=sheet.parent, sheet=sheet)
+    )
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of run.toml, with the help of every key."""
+    _print_json(RunConfig.model_json_schema())
+
+
+def _train(run_file: Path, overrides: list[str] | None) -> None:
+    loaded, planned, found, findings = _plan_or_exit(run_file, overrides)
+    _print_findings(findings, run_file, loaded.text, _err)
+    if (code := _code(findings)) != OK:
+        _err.print(f"{render_count(findings)}. " + _("Nothing was started."))
+        raise typer.Exit(code)
+    # Torch and the model libraries take seconds to import; nothing before this needs them.
+    from surefoot.engine.progress import Reporter
+    from surefoot.engine.run import run
+
+    try:
+        summary = run(loaded, planned, found, findings, Reporter(_err))
+    except Refused as refused:
+        _print_findings(refused.findings, run_file, loaded.text, _err)
+        unusable = any(finding.unusable for finding in refused.findings)
+        raise typer.Exit(UNUSABLE if unusable else FOUND) from None
+    except KeyboardInterrupt:
+        _err.print(_("Interrupted. The same command goes on from the last checkpoint."))
+        raise typer.Exit(INTERRUPTED) from None
+    except OSError as error:
+        _err.print(_("The run stopped: {reason}").format(reason=error))
+        _err.print(_("Its checkpoints are whole; mend that, and the same command goes on."))
+        raise typer.Exit(FOUND) from None
+    before, after = summary.validation_before, summary.validation_after
+    if summary.resumed_from:
+        _out.print(_("went on from step {step}").format(step=summary.resumed_from))
+    if after == after:
+        change = 100 * (after / before - 1)
+        _out.print(
+            _("validation loss {before:.4f} before, {after:.4f} after ({change:+.1f} %)").format(
+                before=before, after=after, change=change
+            )
+        )
+    if summary.sheet is not None:
+        _out.print(_("pictures:  {path}").format(path=summary.sheet))
+    _out.print(_("result:    {path}").format(path=summary.export))
+    _out.print(_("Next: surefoot sample {folder}").format(folder=planned.run_folder))
+
+
+def _plan_or_exit(
+    run_file: Path, overrides: list[str] | None, *, quiet_json: bool = False
+) -> tuple[Loaded, Plan, Survey, list[Finding]]:
+    try:
+        loaded = load(run_file, tuple(overrides or ()))
+    except Refused as refused:
+        if quiet_json:
+            findings = [_finding_json(finding) for finding in refused.findings]
+            _print_json({"schema": 1, "findings": findings})
+        else:
+            text = _text_of(run_file)
+            _print_findings(refused.findings, run_file, text, _err)
+            _err.print(f"{run_file}: {render_count(refused.findings)}")
+        raise typer.Exit(UNUSABLE) from None
+    found = survey(loaded)
+    planned = resolve(loaded, found)
+    return loaded, planned, found, review(planned, found)
+
+
+def _text_of(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+
+
+def _code(findings: list[Finding]) -> int:
+    if any(finding.unusable for finding in findings):
+        return UNUSABLE
+    return FOUND if any(finding.level == "error" for finding in findings) else OK
+
+
+def _print_findings(findings: list[Finding], file: Path, text: str, console: Console) -> None:
+    for finding in findings:
+        console.print(render_finding(finding, str(file), text))
+
+
+def _print_plan(planned: Plan) -> None:
+    for name, text in describe(planned):
+        _out.print(Text(f"{name:<10} ", style="bold").append(text, style="not bold"))
+    _out.print()
+    for line in sheet_lines(planned.sheet):
+        _out.print(Text(line))
+    _out.print()
+
+
+def _finding_json(finding: Finding) -> dict[str, object]:
+    said = say(finding)
+    words = {"sentence": said.sentence, "notes": said.notes, "helps": said.helps}
+    return {**finding.as_json(), **words}
+
+
+def _print_json(document: dict[str, object]) -> None:
+    _out.print(json.dumps(document, ensure_ascii=False, indent=1), markup=False)

@@ -1,0 +1,1 @@
+"""What was asked: run.toml as a typed, frozen `RunConfig`."""

@@ -1,0 +1,187 @@
+"""`RunConfig`: everything a run.toml can say."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from surefoot.config.optimizer import AdafactorConfig, OptimizerConfig
+from surefoot.config.section import Section
+from surefoot.config.tuning import DoraConfig, TuningConfig
+
+FORMAT = 1
+Off = Literal["off"]
+Auto = Literal["auto"]
+Positive = Annotated[int, Field(ge=1)]
+
+
+class ModelConfig(Section):
+    """The model to start from."""
+
+    family: Literal["sd15"] = "sd15"
+    """The model family: `sd15` (Stable Diffusion 1.x and 2.x)."""
+
+    path: Annotated[str, Field(min_length=1)]
+    """A diffusers folder, a single `.safetensors` checkpoint, a hub id, or `builtin`."""
+
+    config: str = "auto"
+    """For a single file: a diffusers folder or hub id with the configs and the tokenizer."""
+
+    prediction: Literal["auto", "epsilon", "v_prediction"] = "auto"
+    """What the network predicts. `auto` reads the model's scheduler config."""
+
+
+class FolderConfig(Section):
+    """One folder of pictures with captions beside them."""
+
+    path: Annotated[str, Field(min_length=1)]
+    """A folder of pictures; `cat.png` has its caption in `cat.txt`. Folders inside count too.
+    `builtin` is the example set."""
+
+    repeats: Positive = 1
+    """How often each picture is seen in one epoch."""
+
+
+class DataConfig(Section):
+    """The pictures to learn from."""
+
+    folders: Annotated[tuple[FolderConfig, ...], Field(min_length=1)]
+    """The folders."""
+
+    resolution: Annotated[int, Field(ge=8, le=8192)] | Auto = "auto"
+    """Side in pixels; pictures are scaled to cover it and cropped at the centre. `auto` is what
+    the model was trained on."""
+
+    captions: Literal["required", "optional"] = "required"
+    """`optional`: a picture without a `.txt` gets an empty caption."""
+
+    caption_dropout: Annotated[float, Field(ge=0, le=1)] = 0.1
+    """Share of captions left empty, so that guidance keeps working."""
+
+    flip: bool = False
+    """Mirror half of the pictures. Not for things with a left and a right, such as letters."""
+
+    cache: Literal["disk", "off"] = "disk"
+    """`disk`: encode each picture once and keep the latents in the run's cache folder."""
+
+
+class ObjectiveConfig(Section):
+    """What is minimised."""
+
+    loss: Literal["mse"] = "mse"
+    """`mse`: mean squared error."""
+
+    snr_gamma: Annotated[float, Field(gt=0)] | Off = "off"
+    """Min-SNR weighting (Hang et al. 2023); 5 is customary."""
+
+    noise_offset: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Adds this much of one shared number per channel to the noise, for very dark and bright
+    pictures."""
+
+
+class ScheduleConfig(Section):
+    """The learning rate over the run."""
+
+    kind: Literal["constant", "linear", "cosine"] = "cosine"
+    """`constant`, or down to 0: `linear`, `cosine`."""
+
+    warmup_steps: Annotated[int, Field(ge=0)] = 0
+    """Steps over which the learning rate rises."""
+
+
+class TrainConfig(Section):
+    """The loop."""
+
+    steps: Positive
+    """Optimizer steps."""
+
+    batch_size: Positive = 1
+    """Pictures in one forward pass."""
+
+    gradient_accumulation: Positive = 1
+    """Forward passes in one step; the pictures of a step are this times `batch_size`."""
+
+    clip_grad_norm: Annotated[float, Field(gt=0)] | Off = "off"
+    """Largest norm of all gradients together. Adafactor clips its updates itself."""
+
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """`bf16`: the forward pass in bfloat16; trained weights stay fp32."""
+
+    gradient_checkpointing: bool = False
+    """Compute activations twice to hold fewer of them."""
+
+    ema: Annotated[float, Field(gt=0, lt=1)] | Off = "off"
+    """Decay of a moving average of the trained weights, which is then what is exported."""
+
+    device: str = "auto"
+    """`auto`, `cpu`, `cuda`, `cuda:1`, `mps`."""
+
+
+class ValidationConfig(Section):
+    """The loss on pictures that are not trained on, always with the same noise and timesteps."""
+
+    folder: str = "off"
+    """A folder like those of `data`, or `builtin`, or `off`."""
+
+    every: Positive | Auto = "auto"
+    """Steps between two validations; `auto` is a quarter of the run."""
+
+    draws: Positive = 4
+    """Noise levels for each picture, spread evenly."""
+
+
+class PreviewConfig(Section):
+    """Pictures of the same prompts and seeds before, during and after."""
+
+    prompts: tuple[str, ...] = ()
+    """The prompts; none for no previews."""
+
+    every: Positive | Auto = "auto"
+    """Steps between two previews; `auto` is half of the run."""
+
+    steps: Positive = 30
+    """Denoising steps of a picture."""
+
+    guidance: Annotated[float, Field(ge=1)] = 4.0
+    """Classifier-free guidance scale."""
+
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Seed of the first prompt; each further prompt takes the next."""
+
+
+class SaveConfig(Section):
+    """Checkpoints, from which the same command goes on."""
+
+    every: Positive | Auto = "auto"
+    """Steps between two checkpoints; `auto` is a quarter of the run, at most 500."""
+
+    keep: Positive = 2
+    """How many checkpoints are kept."""
+
+
+class RunConfig(Section):
+    """A run.toml."""
+
+    format: Literal[1] = FORMAT
+    """Version of this file's format."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+    """The run's name, and its folder's."""
+
+    folder: str = "runs"
+    """Where run folders go."""
+
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    """Seed of all randomness."""
+
+    model: ModelConfig
+    tuning: TuningConfig = DoraConfig()
+    optimizer: OptimizerConfig = AdafactorConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    data: DataConfig
+    objective: ObjectiveConfig = ObjectiveConfig()
+    train: TrainConfig
+    validation: ValidationConfig = ValidationConfig()
+    preview: PreviewConfig = PreviewConfig()
+    save: SaveConfig = SaveConfig()

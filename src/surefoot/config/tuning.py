@@ -1,0 +1,54 @@
+"""How the weights may move: everything, or adapters, told apart by `kind`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from surefoot.config.section import Section
+
+Part = Literal["unet", "text_encoder"]
+Preset = Literal["attention", "attention+feed_forward", "linear", "all"]
+Parts = Annotated[tuple[Part, ...], Field(min_length=1)]
+
+
+class FullConfig(Section):
+    """Every weight of the parts is trained."""
+
+    kind: Literal["full"] = "full"
+    """`full`: every weight is trained; the result is a whole model."""
+
+    parts: Parts = ("unet",)
+    """Which parts are trained: `unet`, `text_encoder`."""
+
+
+class _AdapterConfig(Section):
+    parts: Parts = ("unet",)
+    """Which parts get an adapter: `unet`, `text_encoder`."""
+
+    rank: Annotated[int, Field(ge=1, le=4096)] = 16
+    """Columns of the low-rank update."""
+
+    alpha: Annotated[float, Field(gt=0)] | Literal["auto"] = "auto"
+    """The update is multiplied by alpha / rank. `auto` is the rank."""
+
+    targets: Preset | Annotated[tuple[str, ...], Field(min_length=1)] = "attention+feed_forward"
+    """A preset, or patterns of module names such as `["attn2.to_k", "*.ff.net.2"]`."""
+
+
+class LoraConfig(_AdapterConfig):
+    """LoRA (Hu et al. 2021): W + (alpha / rank) * lora_up @ lora_down."""
+
+    kind: Literal["lora"] = "lora"
+    """`lora`: a low-rank update; a small file."""
+
+
+class DoraConfig(_AdapterConfig):
+    """DoRA (Liu et al. 2024): LoRA on the direction of each row, and its length on its own."""
+
+    kind: Literal["dora"] = "dora"
+    """`dora`: LoRA with a trained length for each row of each weight."""
+
+
+TuningConfig = Annotated[FullConfig | LoraConfig | DoraConfig, Field(discriminator="kind")]

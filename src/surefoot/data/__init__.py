@@ -1,0 +1,1 @@
+"""Finding, reading and serving the training pictures and their captions."""

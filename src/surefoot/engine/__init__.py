@@ -1,0 +1,1 @@
+"""It runs: the plan's parts put together, the loop, checkpoints, previews."""

@@ -1,0 +1,199 @@
+"""Plan to Session: the only module that knows every part."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import assert_never
+
+import torch
+from torch import Tensor, nn
+
+from surefoot.config.tuning import DoraConfig, FullConfig, LoraConfig
+from surefoot.data.batches import Batches, repeat_indices
+from surefoot.data.cache import LatentCache
+from surefoot.data.encoded import EncodedPictures
+from surefoot.data.randomness import torch_generator
+from surefoot.data.scan import Example
+from surefoot.engine.checkpoint import Checkpoints, State, restore_optimizer
+from surefoot.engine.conditioning import Conditioning
+from surefoot.engine.ema import MovingAverage
+from surefoot.engine.events import Events
+from surefoot.engine.optimizer import build_optimizer
+from surefoot.engine.session import Session
+from surefoot.engine.validation import Validation
+from surefoot.engine.wiring import check_wiring
+from surefoot.families import sd15
+from surefoot.families.family import Family
+from surefoot.finding import Finding, Refused
+from surefoot.plan import Plan
+from surefoot.survey import Survey
+from surefoot.tuning import dora, full, lora
+from surefoot.tuning.trainable import Tuned
+
+
+def assemble(plan: Plan, survey: Survey, events: Events, state: State | None) -> Session:
+    """Builds every part of a run, and puts a checkpoint's state into them.
+
+    Raises:
+        Refused: If the device is not there.
+    """
+    device = open_device(plan.device)
+    family = load_family(plan, device)
+    tuned = attach(plan, family)
+    train = plan.config.train
+    optimizer = build_optimizer(plan.config.optimizer, plan.lr, tuned.trainables)
+    parameters = [item.parameter for item in tuned.trainables]
+    average = None if train.ema == "off" else MovingAverage(parameters, train.ema)
+    if train.gradient_checkpointing:
+        family.enable_gradient_checkpointing()
+    conditioning = Conditioning(family, "text_encoder" in plan.config.tuning.parts)
+    cache = _open_cache(plan, family, events)
+    examples = [example for scan in survey.data for example in scan.examples]
+    order = repeat_indices(
+        [
+            (len(scan.examples), folder.repeats)
+            for scan, folder in zip(survey.data, plan.config.data.folders, strict=True)
+        ]
+    )
+    if state is not None:
+        _restore(state, tuned, optimizer, average)
+    check_wiring(tuned, optimizer)
+    return Session(
+        plan=plan,
+        device=device,
+        family=family,
+        tuned=tuned,
+        optimizer=optimizer,
+        average=average,
+        pictures=_encoded(plan, family, cache, examples),
+        order=order,
+        batches=Batches(len(order), train.batch_size, plan.config.seed),
+        conditioning=conditioning,
+        validation=_validation(plan, survey, family, conditioning, cache),
+        checkpoints=open_checkpoints(plan),
+        events=events,
+        first_step=0 if state is None else state.step,
+    )
+
+
+def open_device(name: str) -> torch.device:
+    """The device, tried with one number.
+
+    Raises:
+        Refused: If torch cannot use it.
+    """
+    try:
+        torch.zeros(1, device=name)
+    except (RuntimeError, AssertionError) as error:
+        values = {"device": name, "reason": str(error).splitlines()[0]}
+        raise Refused([Finding("SF045", "error", "train.device", dict(values))]) from None
+    return torch.device(name)
+
+
+def load_family(plan: Plan, device: torch.device) -> Family:
+    """The base model, frozen."""
+    match plan.config.model.family:
+        case "sd15":
+            family = sd15.load(
+                plan.model_path,
+                single_file=plan.single_file,
+                config=plan.model_config,
+                prediction=plan.prediction,
+                device=device,
+            )
+        case _:
+            assert_never(plan.config.model.family)
+    for part in family.parts.values():
+        part.requires_grad_(False)
+    return family
+
+
+def attach(plan: Plan, family: Family) -> Tuned:
+    """Makes the parts trainable as the plan says; adapters start the same from the same seed."""
+    tuning = plan.config.tuning
+    parts: dict[str, nn.Module] = {name: family.parts[name] for name in tuning.parts}
+    generator = torch_generator(plan.config.seed, "adapter")
+    match tuning:
+        case FullConfig():
+            tuned = full.attach(parts)
+        case LoraConfig():
+            tuned = lora.attach(
+                parts, plan.targets, rank=plan.rank, alpha=plan.alpha, generator=generator
+            )
+        case DoraConfig():
+            tuned = dora.attach(
+                parts, plan.targets, rank=plan.rank, alpha=plan.alpha, generator=generator
+            )
+        case _:
+            assert_never(tuning)
+    for part in parts.values():
+        part.train()
+    return tuned
+
+
+def open_checkpoints(plan: Plan) -> Checkpoints:
+    """The run's checkpoints."""
+    folder = plan.run_folder / "checkpoints"
+    return Checkpoints(folder, plan.fingerprint, plan.config.save.keep)
+
+
+@torch.no_grad()
+def load_trained(tuned: Tuned, tensors: Mapping[str, Tensor]) -> None:
+    """Copies tensors into the trained ones, by name; in place, so that the wiring stays."""
+    for item in tuned.trainables:
+        item.parameter.copy_(tensors[item.name])
+
+
+@torch.no_grad()
+def _restore(
+    state: State, tuned: Tuned, optimizer: torch.optim.Optimizer, average: MovingAverage | None
+) -> None:
+    load_trained(tuned, state.tensors)
+    restore_optimizer(optimizer, tuned.trainables, state.optimizer)
+    if average is not None:
+        for item, mean in zip(tuned.trainables, average.averages, strict=True):
+            mean.copy_(state.averages[item.name])
+
+
+def _open_cache(plan: Plan, family: Family, events: Events) -> LatentCache | None:
+    if plan.config.data.cache == "off":
+        return None
+    digest = hashlib.sha256()
+    for name, tensor in sorted(family.vae_weights().items()):
+        digest.update(name.encode())
+        digest.update(
+            tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
+        )
+    report: Callable[[Path], None] = lambda path: events.write("cache_damaged", file=str(path))  # noqa: E731
+    return LatentCache(plan.cache_folder, digest.hexdigest(), report)
+
+
+def _encoded(
+    plan: Plan, family: Family, cache: LatentCache | None, examples: Sequence[Example]
+) -> EncodedPictures:
+    def encode(pixels: Tensor) -> tuple[Tensor, Tensor]:
+        posterior = family.encode_images(pixels)
+        return posterior.mean, posterior.std
+
+    return EncodedPictures(examples, plan.resolution, encode, cache)
+
+
+def _validation(
+    plan: Plan,
+    survey: Survey,
+    family: Family,
+    conditioning: Conditioning,
+    cache: LatentCache | None,
+) -> Validation | None:
+    if not survey.validation.examples:
+        return None
+    return Validation(
+        _encoded(plan, family, cache, survey.validation.examples),
+        family,
+        conditioning,
+        prediction=plan.prediction,
+        draws=plan.config.validation.draws,
+        seed=plan.config.seed,
+    )

@@ -1,0 +1,182 @@
+"""The whole state of a run, written so that nothing is lost whenever it is killed.
+
+A checkpoint is a folder `step-000100` with safetensors files and a `manifest.json` that is written
+last and holds their hashes: without it, or with other hashes, the folder does not count.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast, final
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from surefoot.finding import Finding, Refused
+from surefoot.formats.weights import read_safetensors, write_safetensors
+from surefoot.tuning.trainable import Trainable
+
+FORMAT = 1
+_MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class State:
+    """What a checkpoint holds, by the names of the trained tensors."""
+
+    step: int
+    tensors: dict[str, Tensor]
+    optimizer: dict[str, dict[str, Tensor | int]]
+    averages: dict[str, Tensor]
+
+
+@final
+class Checkpoints:
+    """The checkpoints of one run."""
+
+    def __init__(self, folder: Path, fingerprint: str, keep: int) -> None:
+        """`fingerprint` is the plan's; `keep` the number that stay."""
+        self._folder = folder
+        self._fingerprint = fingerprint
+        self._keep = keep
+
+    def write(self, state: State) -> Path:
+        """Writes a checkpoint and removes the oldest ones beyond `keep`.
+
+        Raises:
+            OSError: If the disk is full; earlier checkpoints are whole.
+        """
+        target = self._folder / f"step-{state.step:06d}"
+        part = target.with_name(target.name + ".part")
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True)
+        numbers, moments = _flatten(state.optimizer)
+        hashes = {
+            name: write_safetensors(part / name, tensors, {})
+            for name, tensors in (
+                ("trained.safetensors", state.tensors),
+                ("optimizer.safetensors", moments),
+                ("average.safetensors", state.averages),
+            )
+            if tensors
+        }
+        manifest = {
+            "format": FORMAT,
+            "step": state.step,
+            "fingerprint": self._fingerprint,
+            "optimizer_numbers": numbers,
+            "sha256": hashes,
+        }
+        with (part / _MANIFEST).open("w", encoding="utf-8") as file:
+            json.dump(manifest, file, indent=1)
+            file.flush()
+            os.fsync(file.fileno())
+        shutil.rmtree(target, ignore_errors=True)
+        part.rename(target)
+        for old in self.steps()[: -self._keep]:
+            shutil.rmtree(old, ignore_errors=True)
+        return target
+
+    def steps(self) -> list[Path]:
+        """The finished checkpoint folders, oldest first."""
+        return sorted(path for path in self._folder.glob("step-*") if path.suffix != ".part")
+
+    def read_last(self, damaged: list[Finding]) -> State | None:
+        """The newest whole checkpoint, `None` if there is none.
+
+        Args:
+            damaged: Gets a finding for each checkpoint that was passed over.
+
+        Raises:
+            Refused: If the newest whole one belongs to another run.
+        """
+        for folder in reversed(self.steps()):
+            try:
+                return self._read(folder)
+            except (OSError, ValueError, KeyError) as error:
+                values = {"file": str(folder), "reason": str(error) or type(error).__name__}
+                damaged.append(Finding("SF044", "warning", "", dict(values)))
+        return None
+
+    def _read(self, folder: Path) -> State:
+        manifest = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
+        for name, expected in manifest["sha256"].items():
+            with (folder / name).open("rb") as file:
+                if hashlib.file_digest(file, "sha256").hexdigest() != expected:
+                    raise ValueError(f"{name} is not what was written")
+        if manifest["fingerprint"] != self._fingerprint:
+            values = {"file": str(folder), "differences": "its settings"}
+            raise Refused([Finding("SF043", "error", "name", dict(values))])
+        tensors = {name: read_safetensors(folder / name)[0] for name in manifest["sha256"]}
+        return State(
+            step=manifest["step"],
+            tensors=tensors["trained.safetensors"],
+            optimizer=_unflatten(
+                manifest["optimizer_numbers"], tensors.get("optimizer.safetensors", {})
+            ),
+            averages=tensors.get("average.safetensors", {}),
+        )
+
+
+def optimizer_state(
+    optimizer: Optimizer, trainables: tuple[Trainable, ...]
+) -> dict[str, dict[str, Tensor | int]]:
+    """The optimizer's memory by tensor name instead of by position."""
+    return {
+        item.name: dict(optimizer.state[item.parameter])
+        for item in trainables
+        if item.parameter in optimizer.state
+    }
+
+
+@torch.no_grad()
+def restore_optimizer(
+    optimizer: Optimizer,
+    trainables: tuple[Trainable, ...],
+    state: Mapping[str, Mapping[str, Tensor | int]],
+) -> None:
+    """Gives the optimizer its memory back; hyper-parameters stay what the plan says."""
+    for item in trainables:
+        if item.name in state:
+            optimizer.state[item.parameter] = {
+                key: value.to(_device_of(item, value)) if isinstance(value, Tensor) else value
+                for key, value in state[item.name].items()
+            }
+
+
+def _device_of(item: Trainable, value: Tensor) -> torch.device:
+    # A step counter of torch's own optimizers is a scalar that stays on the CPU unless fused.
+    return item.parameter.device if value.dim() else value.device
+
+
+def _flatten(
+    state: Mapping[str, Mapping[str, Tensor | int]],
+) -> tuple[dict[str, dict[str, int]], dict[str, Tensor]]:
+    numbers: dict[str, dict[str, int]] = {}
+    tensors: dict[str, Tensor] = {}
+    for name, values in state.items():
+        for key, value in values.items():
+            if isinstance(value, Tensor):
+                tensors[f"{name}:{key}"] = value
+            else:
+                numbers.setdefault(name, {})[key] = value
+    return numbers, tensors
+
+
+def _unflatten(
+    numbers: Mapping[str, Mapping[str, int]], tensors: Mapping[str, Tensor]
+) -> dict[str, dict[str, Tensor | int]]:
+    state: dict[str, dict[str, Tensor | int]] = {
+        name: cast(dict[str, Tensor | int], dict(values)) for name, values in numbers.items()
+    }
+    for place, tensor in tensors.items():
+        name, _, key = place.rpartition(":")
+        state.setdefault(name, {})[key] = tensor
+    return state

@@ -1,0 +1,179 @@
+"""The loop, in run order."""
+
+from __future__ import annotations
+
+import math
+import time
+
+import torch
+from torch import Tensor
+
+from surefoot.data.batches import step_generator
+from surefoot.data.captions import drop_caption
+from surefoot.data.randomness import torch_generator
+from surefoot.engine.preview import draw_previews
+from surefoot.engine.progress import Reporter
+from surefoot.engine.session import Session
+from surefoot.engine.wiring import Movement, check_wiring
+from surefoot.finding import Finding, Refused
+from surefoot.language import _
+from surefoot.objective.losses import loss_of_each, min_snr_weight
+from surefoot.objective.noise import draw_noise
+from surefoot.optim.schedules import schedule_factor
+
+_MOVED_BY = 3  # steps: the gradient of lora_down is zero at the first, since lora_up is
+_REFUSED_IN_A_ROW = 3
+
+
+def train(session: Session, reporter: Reporter) -> None:
+    """Trains from the session's first step to the plan's last.
+
+    Raises:
+        Refused: If several gradients in a row are not finite.
+        OSError: If a checkpoint cannot be written.
+    """
+    plan = session.plan
+    if session.first_step == 0:
+        _look(session, 0, reporter)
+    movement = Movement(session.tuned)
+    refused = 0
+    with reporter.stage(_("training"), plan.steps, session.first_step):
+        for step in range(session.first_step, plan.steps):
+            started = time.monotonic()
+            loss = _forward_and_backward(session, step)
+            norm = _gradient_norm(session)
+            rate = _set_rate(session, step)
+            if math.isfinite(norm):
+                session.optimizer.step()
+                refused = 0
+            else:
+                refused = _refuse(session, step, norm, refused)
+            session.optimizer.zero_grad(set_to_none=True)
+            if session.average is not None:
+                session.average.update(step)
+            seconds = time.monotonic() - started
+            session.events.scalars(
+                "step", step + 1, loss=loss, lr=rate, gradient_norm=norm, seconds=seconds
+            )
+            if step + 1 == session.first_step + _MOVED_BY:
+                _check_movement(session, movement, reporter)
+            _after(session, step + 1, reporter)
+            reporter.advance(_said(session, loss, seconds))
+
+
+def _forward_and_backward(session: Session, step: int) -> float:
+    """Adds up the gradients of a step; returns its mean loss."""
+    parts = session.plan.config.train.gradient_accumulation
+    total = torch.zeros((), device=session.device)
+    for part in range(parts):
+        loss = _loss(session, step, part) / parts
+        loss.backward()
+        total += loss.detach()
+    return float(total)
+
+
+def _loss(session: Session, step: int, part: int) -> Tensor:
+    config, device = session.plan.config, session.device
+    objective, schedule = config.objective, session.family.noise_schedule
+    prediction = session.plan.prediction
+    # The randomness of a step is a pure function of (seed, step, part): a resumed run draws the
+    # same numbers.
+    draws = torch_generator(config.seed, "step", step, part)
+    choices = step_generator(config.seed, "choices", step, part)
+    positions = session.batches.at(step, part, config.train.gradient_accumulation)
+    indices = session.order[positions].tolist()
+    flips = (choices.random(len(indices)) < (0.5 if config.data.flip else 0.0)).tolist()
+    captions = [
+        drop_caption(session.pictures.examples[index].caption, config.data.caption_dropout, choices)
+        for index in indices
+    ]
+    latents = session.pictures.draw(indices, flips, draws)
+    noise = draw_noise(latents.shape, objective.noise_offset, draws)
+    timestep = schedule.draw_timesteps(len(indices), draws)
+    noisy = schedule.add_noise(latents, noise, timestep)
+    target = schedule.target(prediction, latents, noise, timestep)
+    with torch.autocast(device.type, torch.bfloat16, enabled=config.train.precision == "bf16"):
+        states = session.conditioning(captions)
+        output = session.family.denoise(noisy.to(device), timestep.to(device), states)
+    losses = loss_of_each(objective.loss, output, target.to(device))
+    if objective.snr_gamma != "off":
+        weight = min_snr_weight(schedule.snr(timestep), objective.snr_gamma, prediction)
+        losses = losses * weight.to(device)
+    return losses.mean()
+
+
+def _gradient_norm(session: Session) -> float:
+    """The norm of all gradients before clipping; clips where asked."""
+    parameters = [item.parameter for item in session.tuned.trainables]
+    limit = session.plan.config.train.clip_grad_norm
+    most = math.inf if limit == "off" else limit
+    norm = torch.nn.utils.get_total_norm(
+        [item.grad for item in parameters if item.grad is not None]
+    )
+    if limit != "off":
+        torch.nn.utils.clip_grads_with_norm_(parameters, most, norm)
+    return float(norm)
+
+
+def _set_rate(session: Session, step: int) -> float:
+    plan, schedule = session.plan, session.plan.config.schedule
+    rate = plan.lr * schedule_factor(
+        schedule.kind, step, steps=plan.steps, warmup_steps=schedule.warmup_steps
+    )
+    for group in session.optimizer.param_groups:
+        group["lr"] = rate
+    return rate
+
+
+def _refuse(session: Session, step: int, norm: float, refused: int) -> int:
+    """Keeps a gradient that is not finite away from the weights."""
+    bad = [
+        item.name
+        for item in session.tuned.trainables
+        if item.parameter.grad is not None and not item.parameter.grad.isfinite().all()
+    ]
+    session.events.write("refused", step=step + 1, norm=str(norm), tensors=len(bad))
+    if refused + 1 >= _REFUSED_IN_A_ROW:
+        values = {"count": refused + 1, "step": step + 1, "example": bad[0] if bad else "?"}
+        raise Refused([Finding("SF502", "error", "", dict(values))])
+    return refused + 1
+
+
+def _check_movement(session: Session, movement: Movement, reporter: Reporter) -> None:
+    check_wiring(session.tuned, session.optimizer)
+    unmoved = movement.unmoved()
+    if unmoved:
+        values = {"count": len(unmoved), "steps": _MOVED_BY, "example": unmoved[0]}
+        finding = Finding("SF501", "warning", "", dict(values))
+        session.events.finding(finding)
+        reporter.finding(finding)
+
+
+def _after(session: Session, done: int, reporter: Reporter) -> None:
+    """Validates, draws and saves, each at its own interval."""
+    plan = session.plan
+    _look(session, done, reporter)
+    if done % plan.save_every == 0 or done == plan.steps:
+        path = session.checkpoints.write(session.state(done))
+        session.events.write("checkpoint", step=done, folder=path.name)
+
+
+def _look(session: Session, done: int, reporter: Reporter) -> None:
+    """Validation loss and previews after `done` steps, by the weights that are exported."""
+    plan, preview = session.plan, session.plan.config.preview
+    last = done == plan.steps
+    with session.averaged():
+        if session.validation is not None and (done % plan.validate_every == 0 or last):
+            loss = session.validation.loss(session.device)
+            session.events.scalars("validation", done, loss=loss)
+            reporter.line(_("step {step}: validation loss {loss:.4f}").format(step=done, loss=loss))
+        if preview.prompts and (done % plan.preview_every == 0 or last):
+            folder = plan.run_folder / "samples" / f"step-{done:06d}"
+            draw_previews(session.family, preview, plan.resolution, folder)
+            session.events.write("preview", step=done, folder=folder.name)
+
+
+def _said(session: Session, loss: float, seconds: float) -> str:
+    train = session.plan.config.train
+    speed = train.batch_size * train.gradient_accumulation / seconds
+    return _("loss {loss:.4f}, {speed:.1f} images/s").format(loss=loss, speed=speed)

@@ -1,0 +1,66 @@
+"""An optimizer section and the trained tensors to an optimizer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import groupby
+from typing import assert_never
+
+from torch.optim import AdamW, Optimizer
+
+from surefoot.config.optimizer import (
+    AdafactorConfig,
+    AdamWConfig,
+    OptimizerConfig,
+    scale_parameter_of,
+)
+from surefoot.optim.adafactor import Adafactor
+from surefoot.tuning.trainable import Trainable
+
+
+def build_optimizer(
+    config: OptimizerConfig, lr: float, trainables: Sequence[Trainable]
+) -> Optimizer:
+    """The optimizer over exactly these tensors, in groups of one kind and alpha."""
+    ordered = sorted(trainables, key=_group_of)
+    groups: list[dict[str, object]] = []
+    for (kind, alpha), members in groupby(ordered, key=_group_of):
+        found = list(members)
+        groups.append(
+            {
+                "params": [item.parameter for item in found],
+                "kind": kind,
+                "alpha": alpha,
+                "weight_rms": [item.weight_rms for item in found],
+            }
+        )
+    match config:
+        case AdafactorConfig():
+            return Adafactor(
+                groups,
+                lr,
+                relative_step=config.relative_step,
+                warmup_init=config.warmup_init,
+                scale_parameter=scale_parameter_of(config),
+                clip_threshold=config.clip_threshold,
+                decay_rate=config.decay_rate,
+                beta1=config.beta1,
+                eps1=config.eps1,
+                eps2=config.eps2,
+                weight_decay=config.weight_decay,
+            )
+        case AdamWConfig():
+            return AdamW(
+                [{"params": group["params"]} for group in groups],
+                lr=lr,
+                betas=(config.beta1, config.beta2),
+                eps=config.eps,
+                weight_decay=config.weight_decay,
+                fused=True,
+            )
+        case _:
+            assert_never(config)
+
+
+def _group_of(item: Trainable) -> tuple[str, float]:
+    return item.kind, item.alpha

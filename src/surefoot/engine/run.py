@@ -1,0 +1,171 @@
+"""A whole run: its folder, going on where it stopped, training, export, summary."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from filelock import FileLock, Timeout
+
+from surefoot import __version__
+from surefoot.config.load import Loaded
+from surefoot.config.tuning import FullConfig
+from surefoot.engine.assemble import assemble, open_checkpoints
+from surefoot.engine.checkpoint import State
+from surefoot.engine.events import Events, read_events
+from surefoot.engine.loop import train
+from surefoot.engine.preview import write_sheet
+from surefoot.engine.progress import Reporter
+from surefoot.engine.session import Session
+from surefoot.finding import Finding, Refused
+from surefoot.formats.names import to_diffusers
+from surefoot.formats.weights import write_safetensors
+from surefoot.language import _
+from surefoot.plan import Plan, differences, read_plan, write_plan
+from surefoot.survey import Survey
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a run came to; losses are NaN without held-out pictures."""
+
+    steps: int
+    validation_before: float
+    validation_after: float
+    export: Path
+    sheet: Path | None
+    resumed_from: int
+
+
+def run(
+    loaded: Loaded, plan: Plan, survey: Survey, findings: Sequence[Finding], reporter: Reporter
+) -> Summary:
+    """Trains a plan in its run folder, or goes on with it.
+
+    Raises:
+        Refused: If the folder holds another run, or another process trains it, or the device is
+            not there, or gradients are not finite.
+        OSError: If the disk is full.
+    """
+    plan.run_folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(plan.run_folder / ".lock", timeout=0):
+            return _run_locked(loaded, plan, survey, findings, reporter)
+    except Timeout:
+        values = {"folder": str(plan.run_folder)}
+        raise Refused([Finding("SF046", "error", "name", dict(values))]) from None
+
+
+def _run_locked(
+    loaded: Loaded, plan: Plan, survey: Survey, findings: Sequence[Finding], reporter: Reporter
+) -> Summary:
+    _check_same_run(plan)
+    damaged: list[Finding] = []
+    state = open_checkpoints(plan).read_last(damaged)
+    for finding in damaged:
+        reporter.finding(finding)
+    if state is None:
+        _start_folder(loaded, plan, findings)
+    first_step = 0 if state is None else state.step
+    with Events(plan.run_folder, first_step) as events:
+        events.write("started", step=first_step, version=__version__, fingerprint=plan.fingerprint)
+        session = _open_session(plan, survey, events, state, reporter)
+        train(session, reporter)
+        export = _export(session)
+        sheet = _sheet(plan)
+        events.write("finished", step=plan.steps, export=export.name)
+    return _summary(plan, export, sheet, first_step)
+
+
+def _open_session(
+    plan: Plan, survey: Survey, events: Events, state: State | None, reporter: Reporter
+) -> Session:
+    reporter.line(_("loading {model}").format(model=plan.model_path.name))
+    session = assemble(plan, survey, events, state)
+    flip = plan.config.data.flip
+    with reporter.stage(_("encoding pictures"), plan.pictures):
+        session.pictures.prepare(flip, reporter.advance)
+    return session
+
+
+def _check_same_run(plan: Plan) -> None:
+    """A run folder belongs to one run: what would train differently needs another name."""
+    if not (plan.run_folder / "plan.json").exists():
+        return
+    before = read_plan(plan.run_folder)
+    if before.fingerprint != plan.fingerprint and open_checkpoints(plan).steps():
+        changed = differences(before, plan)
+        values = {"file": str(plan.run_folder), "differences": ", ".join(changed)}
+        raise Refused([Finding("SF043", "error", "name", dict(values))])
+
+
+def _start_folder(loaded: Loaded, plan: Plan, findings: Sequence[Finding]) -> None:
+    """A clean folder with the documents of the run."""
+    for name in ("samples", "tensorboard"):
+        shutil.rmtree(plan.run_folder / name, ignore_errors=True)
+    (plan.run_folder / "events.jsonl").unlink(missing_ok=True)
+    (plan.run_folder / "run.toml").write_text(loaded.text, encoding="utf-8")
+    write_plan(plan)
+    text = json.dumps([finding.as_json() for finding in findings], indent=1)
+    (plan.run_folder / "findings.json").write_text(text, encoding="utf-8")
+
+
+@torch.no_grad()
+def _export(session: Session) -> Path:
+    plan = session.plan
+    with session.averaged():
+        if isinstance(plan.config.tuning, FullConfig):
+            target, part = plan.run_folder / "model", plan.run_folder / "model.part"
+            shutil.rmtree(part, ignore_errors=True)
+            session.family.save(str(part))
+            shutil.rmtree(target, ignore_errors=True)
+            part.rename(target)
+            return target
+        target = plan.run_folder / f"{plan.config.name}.safetensors"
+        metadata = {
+            "format": "pt",
+            "surefoot_version": __version__,
+            "surefoot_tuning": plan.config.tuning.kind,
+            "surefoot_rank": str(plan.rank),
+            "surefoot_alpha": f"{plan.alpha:g} (already in lora_B)",
+            "surefoot_base": plan.config.model.path,
+            "surefoot_steps": str(plan.steps),
+        }
+        write_safetensors(target, to_diffusers(session.tuned.adapters()), metadata)
+        return target
+
+
+def _sheet(plan: Plan) -> Path | None:
+    """All previews of the run on one sheet, a line for each step at which they were drawn."""
+    rows = [
+        (
+            _("step {step}").format(step=int(folder.name.removeprefix("step-"))),
+            sorted(folder.glob("*.png")),
+        )
+        for folder in sorted((plan.run_folder / "samples").glob("step-*"))
+    ]
+    if not rows:
+        return None
+    path = plan.run_folder / "sheet.png"
+    write_sheet(path, rows, plan.config.preview.prompts)
+    return path
+
+
+def _summary(plan: Plan, export: Path, sheet: Path | None, resumed_from: int) -> Summary:
+    losses = {
+        int(str(event["step"])): float(str(event["loss"]))
+        for event in read_events(plan.run_folder)
+        if event["event"] == "validation"
+    }
+    return Summary(
+        steps=plan.steps,
+        validation_before=losses.get(0, float("nan")),
+        validation_after=losses.get(plan.steps, float("nan")),
+        export=export,
+        sheet=sheet,
+        resumed_from=resumed_from,
+    )

@@ -1,0 +1,69 @@
+"""The live parts of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch.optim import Optimizer
+
+from surefoot.data.batches import Batches
+from surefoot.data.encoded import EncodedPictures
+from surefoot.engine.checkpoint import Checkpoints, State, optimizer_state
+from surefoot.engine.conditioning import Conditioning
+from surefoot.engine.ema import MovingAverage
+from surefoot.engine.events import Events
+from surefoot.engine.validation import Validation
+from surefoot.families.family import Family
+from surefoot.plan import Plan
+from surefoot.tuning.trainable import Tuned
+
+
+@dataclass(frozen=True)
+class Session:
+    """Everything the loop needs, made by `assemble`.
+
+    Attributes:
+        order: Position in an epoch to example, repeats included.
+        average: The moving average, `None` without one.
+        validation: `None` without held-out pictures.
+        first_step: 0, or the step after the checkpoint that the run goes on from.
+    """
+
+    plan: Plan
+    device: torch.device
+    family: Family
+    tuned: Tuned
+    optimizer: Optimizer
+    average: MovingAverage | None
+    pictures: EncodedPictures
+    order: np.ndarray
+    batches: Batches
+    conditioning: Conditioning
+    validation: Validation | None
+    checkpoints: Checkpoints
+    events: Events
+    first_step: int
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Within it the model holds the weights that are shown, validated and exported."""
+        if self.average is None:
+            yield
+        else:
+            with self.average.in_place():
+                yield
+
+    def state(self, step: int) -> State:
+        """What a checkpoint after `step` steps holds."""
+        trainables = self.tuned.trainables
+        averages = self.average.averages if self.average else []
+        return State(
+            step=step,
+            tensors={item.name: item.parameter.detach() for item in trainables},
+            optimizer=optimizer_state(self.optimizer, trainables),
+            averages={item.name: mean for item, mean in zip(trainables, averages, strict=False)},
+        )

@@ -1,0 +1,57 @@
+"""Is every trained tensor in the optimizer, and does every one move?"""
+
+from __future__ import annotations
+
+from typing import final
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from surefoot.tuning.trainable import Tuned
+
+_SAMPLE = 4096
+
+
+class WiringError(RuntimeError):
+    """The optimizer and the model do not hold the same tensors: a fault of surefoot itself."""
+
+
+def check_wiring(tuned: Tuned, optimizer: Optimizer) -> None:
+    """Compares the trained tensors with the optimizer's, by identity.
+
+    Raises:
+        WiringError: Naming the tensors that only one side has.
+    """
+    trained = {id(item.parameter): item.name for item in tuned.trainables}
+    held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+    missing = [name for key, name in trained.items() if key not in held]
+    strangers = len(held - trained.keys())
+    frozen = [item.name for item in tuned.trainables if not item.parameter.requires_grad]
+    if missing or strangers or frozen:
+        raise WiringError(
+            f"not in the optimizer: {missing}; in it but not trained: {strangers}; frozen: {frozen}"
+        )
+
+
+@final
+class Movement:
+    """Remembers a sample of each trained tensor, to tell later which ones have not moved."""
+
+    def __init__(self, tuned: Tuned) -> None:
+        """Takes the sample now."""
+        self._tuned = tuned
+        self._before = [_sample(item.parameter) for item in tuned.trainables]
+
+    def unmoved(self) -> list[str]:
+        """Names of tensors whose sample is what it was; rows of an embedding may rest unused."""
+        return [
+            item.name
+            for item, before in zip(self._tuned.trainables, self._before, strict=True)
+            if item.kind != "embedding" and torch.equal(_sample(item.parameter), before)
+        ]
+
+
+def _sample(parameter: Tensor) -> Tensor:
+    flat = parameter.detach().flatten()
+    return flat[:: max(1, len(flat) // _SAMPLE)].clone()

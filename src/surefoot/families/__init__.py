@@ -1,0 +1,1 @@
+"""Model families: a torch-free table of facts, and one thin module each."""

@@ -1,0 +1,77 @@
+"""`Finding`: one thing to say about a run. Codes and numbers only; words are in `wording.py`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Literal
+
+Level = Literal["error", "warning", "note"]
+LEVELS: tuple[Level, ...] = ("error", "warning", "note")
+Value = str | int | float
+
+
+@dataclass(frozen=True)
+class Change:
+    """A change of run.toml that mends a finding: set `path` to the TOML literal `value`."""
+
+    path: str
+    value: str
+    before: str
+
+
+@dataclass(frozen=True)
+class StepRow:
+    """What one kind of tensor will do: a row of the effective-step sheet.
+
+    `rms` is the tensor's own root mean square at the start, `weight_rms` that of its layer's
+    weight.
+    `first` and `total` are per element: at the first step, and over the run if every step went
+    the same way. `layer_change` is how far `total` could change the layer, relative to its weight.
+    """
+
+    kind: str
+    tensors: int
+    numbers: int
+    rms: float
+    weight_rms: float
+    first: float
+    total: float
+    layer_change: float
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One finding.
+
+    Attributes:
+        code: `SF` and three digits. `SF0..` is input that cannot be used; see docs/findings.md.
+        level: How bad it is.
+        path: The dotted path in run.toml that it is about, or an empty string.
+        values: The numbers and names of this very run, for the sentence.
+        rows: Rows of the effective-step sheet that show it.
+        changes: What to change in run.toml.
+    """
+
+    code: str
+    level: Level
+    path: str
+    values: dict[str, Value] = field(default_factory=dict[str, Value])
+    rows: tuple[StepRow, ...] = ()
+    changes: tuple[Change, ...] = ()
+
+    @property
+    def unusable(self) -> bool:
+        """Whether it is about input that cannot be used at all (exit code 2)."""
+        return self.level == "error" and self.code.startswith("SF0")
+
+    def as_json(self) -> dict[str, object]:
+        """As plain JSON values, without words."""
+        return asdict(self)
+
+
+class Refused(Exception):
+    """A run that cannot go on, with every reason at once."""
+
+    def __init__(self, findings: list[Finding]) -> None:
+        super().__init__(", ".join(f"{item.code} {item.path}" for item in findings))
+        self.findings = findings

@@ -1,0 +1,1 @@
+"""File formats: safetensors headers and weights, and the key names of other programs."""

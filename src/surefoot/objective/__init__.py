@@ -1,0 +1,1 @@
+"""What is minimised: the target, the noise levels, the loss."""

@@ -1,0 +1,1 @@
+"""Optimizers, the scaling of their steps, and learning-rate schedules."""

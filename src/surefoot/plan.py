@@ -1,0 +1,247 @@
+"""What will happen: `resolve(loaded, survey) -> Plan`, with no `auto` left in it. No torch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+from pydantic import TypeAdapter
+
+from surefoot.builtin import BUILTIN_MODEL
+from surefoot.config.load import Loaded
+from surefoot.config.optimizer import AdamWConfig
+from surefoot.config.run import RunConfig
+from surefoot.config.tuning import FullConfig, TuningConfig
+from surefoot.families.facts import FAMILIES, FamilyFacts, Prediction
+from surefoot.finding import StepRow
+from surefoot.sheet import effective_steps, trained_tensors
+from surefoot.sizes import Bytes, bytes_of
+from surefoot.survey import ModelSurvey, Survey, resolve_path
+from surefoot.tuning.targets import select_targets
+
+PLAN_FILE = "plan.json"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The whole run, resolved.
+
+    Attributes:
+        config: What was asked; where it says `auto`, the field here of that name holds.
+        targets: For each part, the modules that get an adapter; nothing for full fine-tuning.
+        sheet: The effective step of each kind of tensor.
+    """
+
+    config: RunConfig
+    model_path: Path
+    model_config: str
+    single_file: bool
+    prediction: Prediction
+    resolution: int
+    vae_factor: int
+    device: str
+    rank: int
+    alpha: float
+    targets: dict[str, tuple[str, ...]]
+    lr: float
+    pictures: int
+    pictures_in_epoch: int
+    validation_pictures: int
+    steps: int
+    epochs: float
+    validate_every: int
+    preview_every: int
+    save_every: int
+    trained_numbers: int
+    sheet: tuple[StepRow, ...]
+    bytes: Bytes
+    run_folder: Path
+    cache_folder: Path
+
+    @property
+    def fingerprint(self) -> str:
+        """Equal for two plans exactly if they train the same: what a checkpoint belongs to."""
+        text = json.dumps(_what_trains(self), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def resolve(loaded: Loaded, survey: Survey) -> Plan:
+    """Fills in every `auto` and computes what follows from the config and the survey."""
+    config = loaded.config
+    facts = FAMILIES[config.model.family]
+    rank, alpha = _rank_and_alpha(config.tuning)
+    targets = _targets(config.tuning, facts, survey.model)
+    lr = _lr(config, facts)
+    tensors = trained_tensors(config.tuning, survey.model, targets, rank, alpha)
+    numbers = sum(tensor.numbers for tensor in tensors)
+    pictures = [len(scan.examples) for scan in survey.data]
+    in_epoch = sum(
+        count * folder.repeats for count, folder in zip(pictures, config.data.folders, strict=True)
+    )
+    seen = config.train.batch_size * config.train.gradient_accumulation * config.train.steps
+    resolution = _resolution(config, survey.model)
+    run_parent = survey.run_folder.parent
+    return Plan(
+        config=config,
+        model_path=survey.model.path,
+        model_config=_model_config(loaded, facts),
+        single_file=survey.model.source == "single_file",
+        prediction=_prediction(config, survey.model),
+        resolution=resolution,
+        vae_factor=survey.model.vae_factor,
+        device=_device(config, survey),
+        rank=rank,
+        alpha=alpha,
+        targets=targets,
+        lr=lr,
+        pictures=sum(pictures),
+        pictures_in_epoch=in_epoch,
+        validation_pictures=len(survey.validation.examples),
+        steps=config.train.steps,
+        epochs=seen / in_epoch if in_epoch else 0.0,
+        validate_every=_every(config.validation.every, -(-config.train.steps // 4)),
+        preview_every=_every(config.preview.every, -(-config.train.steps // 2)),
+        save_every=_every(config.save.every, min(500, -(-config.train.steps // 4))),
+        trained_numbers=numbers,
+        sheet=effective_steps(tensors, config, lr),
+        bytes=bytes_of(
+            config,
+            tensors,
+            pictures=sum(pictures) + len(survey.validation.examples),
+            latent_numbers=facts.latent_channels
+            * (resolution // max(1, survey.model.vae_factor)) ** 2,
+            model_bytes=_model_bytes(survey.model),
+        ),
+        run_folder=survey.run_folder,
+        cache_folder=run_parent / ".cache" / "latents",
+    )
+
+
+def write_plan(plan: Plan) -> None:
+    """Writes plan.json into the run folder."""
+    text = TypeAdapter(Plan).dump_json(plan, indent=1)
+    (plan.run_folder / PLAN_FILE).write_bytes(text)
+
+
+def read_plan(run_folder: Path) -> Plan:
+    """Reads the plan of a run folder.
+
+    Raises:
+        OSError: If there is none.
+        ValueError: If it is not a plan of this version.
+    """
+    return TypeAdapter(Plan).validate_json((run_folder / PLAN_FILE).read_bytes())
+
+
+def differences(before: Plan, after: Plan) -> list[str]:
+    """The dotted keys in which two plans would train differently."""
+    first, second = _flat(_what_trains(before)), _flat(_what_trains(after))
+    return sorted(key for key in first.keys() | second.keys() if first.get(key) != second.get(key))
+
+
+def _what_trains(plan: Plan) -> dict[str, object]:
+    config = plan.config.model_dump(mode="json", exclude={"name", "folder", "preview", "save"})
+    resolved: dict[str, object] = {
+        "resolution": plan.resolution,
+        "rank": plan.rank,
+        "alpha": plan.alpha,
+    }
+    data = {"pictures": plan.pictures, "pictures_in_epoch": plan.pictures_in_epoch}
+    resolved = {**resolved, **data, "lr": plan.lr, "targets": plan.targets}
+    return {**config, "resolved": resolved}
+
+
+def _flat(values: object, place: str = "") -> dict[str, object]:
+    if not isinstance(values, dict):
+        return {place: json.dumps(values)}
+    flat: dict[str, object] = {}
+    for key, value in cast(dict[str, object], values).items():
+        flat |= _flat(value, f"{place}.{key}" if place else key)
+    return flat
+
+
+def _every(asked: int | str, otherwise: int) -> int:
+    return asked if isinstance(asked, int) else otherwise
+
+
+def _rank_and_alpha(tuning: TuningConfig) -> tuple[int, float]:
+    if isinstance(tuning, FullConfig):
+        return 0, 1.0
+    alpha = float(tuning.rank) if tuning.alpha == "auto" else float(tuning.alpha)
+    return tuning.rank, alpha
+
+
+def patterns(tuning: TuningConfig, facts: FamilyFacts, part: str) -> tuple[str, ...]:
+    """The module name patterns of an adapter's targets in one part."""
+    if isinstance(tuning, FullConfig):
+        return ()
+    if isinstance(tuning.targets, str):
+        return facts.parts[part].presets[tuning.targets]
+    return tuning.targets
+
+
+def target_shapes(
+    tuning: TuningConfig, model: ModelSurvey, part: str
+) -> dict[str, tuple[int, ...]]:
+    """Module name to weight shape, of the modules that an adapter could sit on."""
+    if part not in model.parts:
+        return {}
+    shapes = {
+        name.removesuffix(".weight"): header.shape
+        for name, header in model.parts[part].headers.items()
+        if name.endswith(".weight") and len(header.shape) in (2, 4)
+    }
+    if not isinstance(tuning, FullConfig) and tuning.targets == "linear":
+        return {name: shape for name, shape in shapes.items() if len(shape) == 2}
+    return shapes
+
+
+def _targets(
+    tuning: TuningConfig, facts: FamilyFacts, model: ModelSurvey
+) -> dict[str, tuple[str, ...]]:
+    if isinstance(tuning, FullConfig):
+        return {}
+    return {
+        part: select_targets(target_shapes(tuning, model, part), patterns(tuning, facts, part))
+        for part in tuning.parts
+    }
+
+
+def _lr(config: RunConfig, facts: FamilyFacts) -> float:
+    optimizer = config.optimizer
+    if optimizer.lr != "auto":
+        return optimizer.lr
+    absolute = facts.full_lr if isinstance(config.tuning, FullConfig) else facts.adapter_lr
+    if isinstance(optimizer, AdamWConfig) or optimizer.scale_parameter is False:
+        return absolute
+    return 1e-2
+
+
+def _prediction(config: RunConfig, model: ModelSurvey) -> Prediction:
+    return model.prediction if config.model.prediction == "auto" else config.model.prediction
+
+
+def _resolution(config: RunConfig, model: ModelSurvey) -> int:
+    return model.sample_size if config.data.resolution == "auto" else config.data.resolution
+
+
+def _device(config: RunConfig, survey: Survey) -> str:
+    return survey.device if config.train.device == "auto" else config.train.device
+
+
+def _model_config(loaded: Loaded, facts: FamilyFacts) -> str:
+    """Where the configs of a single file come from."""
+    asked = loaded.config.model.config
+    if asked == "auto":
+        return facts.single_file_config
+    if asked == "builtin":
+        return str(BUILTIN_MODEL)
+    local = resolve_path(loaded, asked)
+    return str(local) if local.exists() else asked
+
+
+def _model_bytes(model: ModelSurvey) -> int:
+    return sum(file.stat().st_size for file in {part.file for part in model.parts.values()})

@@ -1,0 +1,198 @@
+"""The effective-step sheet: what the optimizer will really do to each kind of tensor. No torch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from surefoot.config.optimizer import AdafactorConfig, AdamWConfig, scale_parameter_of
+from surefoot.config.run import RunConfig
+from surefoot.config.tuning import DoraConfig, FullConfig, TuningConfig
+from surefoot.finding import StepRow
+from surefoot.optim.scaling import StepScale, TensorKind, step_scale
+from surefoot.optim.schedules import relative_rate, schedule_factor
+from surefoot.survey import ModelSurvey
+
+
+@dataclass(frozen=True)
+class PlannedTensor:
+    """One tensor that will be trained.
+
+    Attributes:
+        rms: Its own root mean square at the start.
+        weight_rms: That of the weight of its layer; `layer_in` is the length of the weight's rows.
+        factors: Rows and columns of the matrix that Adafactor sees; empty for a vector.
+    """
+
+    kind: TensorKind
+    numbers: int
+    rms: float
+    weight_rms: float
+    alpha: float
+    rank: int
+    layer_in: int
+    factors: tuple[int, ...] = ()
+
+
+ORDER: tuple[TensorKind, ...] = (
+    "lora_up", "lora_down", "magnitude", "weight", "bias", "norm", "embedding",
+)  # fmt: skip
+
+
+def trained_tensors(
+    tuning: TuningConfig,
+    model: ModelSurvey,
+    targets: Mapping[str, tuple[str, ...]],
+    rank: int,
+    alpha: float,
+) -> list[PlannedTensor]:
+    """Every tensor that the tuning will train, with its size and its RMS at the start."""
+    if isinstance(tuning, FullConfig):
+        return list(_whole_parts(tuning, model))
+    tensors: list[PlannedTensor] = []
+    for part, names in targets.items():
+        for name in names:
+            tensors += _adapter(tuning, model, part, name, rank, alpha)
+    return tensors
+
+
+def _whole_parts(tuning: FullConfig, model: ModelSurvey) -> Iterable[PlannedTensor]:
+    for part in tuning.parts:
+        if part not in model.parts:
+            continue
+        for name, header in model.parts[part].headers.items():
+            if header.dtype.startswith(("I", "U", "BOOL")):  # position ids are no weights
+                continue
+            rms = model.parts[part].rms(name)
+            width = math.prod(header.shape[1:])
+            kind = _kind(name, header.shape)
+            factors = (header.shape[0], width) if len(header.shape) >= 2 else ()
+            yield PlannedTensor(kind, header.numbers, rms, rms, 1.0, 0, width, factors)
+
+
+def _kind(name: str, shape: tuple[int, ...]) -> TensorKind:
+    if "embedding.weight" in name:
+        return "embedding"
+    if len(shape) >= 2:
+        return "weight"
+    return "norm" if "norm" in name else "bias"
+
+
+def _adapter(
+    tuning: TuningConfig, model: ModelSurvey, part: str, name: str, rank: int, alpha: float
+) -> list[PlannedTensor]:
+    header = model.parts[part].headers[f"{name}.weight"]
+    out, width = header.shape[0], math.prod(header.shape[1:])
+    weight_rms = model.parts[part].rms(f"{name}.weight")
+    # Kaiming with a = sqrt(5) is uniform in +-1/sqrt(width): RMS 1/sqrt(3 width). The kernel is
+    # in `lora_down`, so this holds for convolutions too.
+    down_rms = 1.0 / math.sqrt(3 * width)
+    tensors = [
+        PlannedTensor("lora_up", out * rank, 0.0, weight_rms, alpha, rank, width, (out, rank)),
+        PlannedTensor(
+            "lora_down", width * rank, down_rms, weight_rms, alpha, rank, width, (rank, width)
+        ),
+    ]
+    if isinstance(tuning, DoraConfig):
+        # The row norms of W: their mean square is the width times that of W.
+        rms = weight_rms * math.sqrt(width)
+        tensors.append(PlannedTensor("magnitude", out, rms, weight_rms, alpha, rank, width))
+    return tensors
+
+
+def effective_steps(
+    tensors: list[PlannedTensor], config: RunConfig, lr: float
+) -> tuple[StepRow, ...]:
+    """One row for each kind of tensor, computed for a tensor of median size and RMS."""
+    rates = _rates(config, lr)
+    rows: list[StepRow] = []
+    for kind in ORDER:
+        members = [tensor for tensor in tensors if tensor.kind == kind]
+        if members:
+            rows.append(_row(kind, members, config, rates))
+    return tuple(rows)
+
+
+def _row(
+    kind: TensorKind, members: list[PlannedTensor], config: RunConfig, rates: list[float]
+) -> StepRow:
+    middle = PlannedTensor(
+        kind=kind,
+        numbers=sum(tensor.numbers for tensor in members),
+        rms=_median([tensor.rms for tensor in members]),
+        weight_rms=_median([tensor.weight_rms for tensor in members]),
+        alpha=members[0].alpha,
+        rank=members[0].rank,
+        layer_in=int(_median([tensor.layer_in for tensor in members])),
+    )
+    scale = _scale(middle, config)
+    total = _travel(scale, middle.rms, rates)
+    return StepRow(
+        kind=kind,
+        tensors=len(members),
+        numbers=middle.numbers,
+        rms=middle.rms,
+        weight_rms=middle.weight_rms,
+        first=scale.at(middle.rms) * rates[0],
+        total=total,
+        layer_change=_layer_change(middle, total),
+    )
+
+
+def _scale(tensor: PlannedTensor, config: RunConfig) -> StepScale:
+    optimizer = config.optimizer
+    if isinstance(optimizer, AdamWConfig):
+        return StepScale(slope=0.0, floor=1.0)  # Adam's step is lr for a steady gradient
+    return step_scale(
+        tensor.kind,
+        scale_parameter_of(optimizer),
+        weight_rms=tensor.weight_rms,
+        alpha=tensor.alpha,
+        eps2=optimizer.eps2,
+    )
+
+
+def _rates(config: RunConfig, lr: float) -> list[float]:
+    """The learning rate of every step, scheduled."""
+    steps, schedule, optimizer = config.train.steps, config.schedule, config.optimizer
+    if isinstance(optimizer, AdafactorConfig) and optimizer.relative_step:
+        return [
+            relative_rate(step, warmup_init=optimizer.warmup_init) for step in range(1, steps + 1)
+        ]
+    return [
+        lr * schedule_factor(schedule.kind, step, steps=steps, warmup_steps=schedule.warmup_steps)
+        for step in range(steps)
+    ]
+
+
+def _travel(scale: StepScale, rms: float, rates: list[float]) -> float:
+    """How far one number gets if every step goes the same way.
+
+    The tensor's RMS grows on the way where it goes far, and with it the step; the square root of
+    the sum of squares stands in for it, since start and travel point in unrelated directions.
+    """
+    travelled = 0.0
+    for rate in rates:
+        travelled += rate * scale.at(math.hypot(rms, travelled))
+        if travelled > 1e6:
+            break
+    return travelled
+
+
+def _layer_change(tensor: PlannedTensor, total: float) -> float:
+    """The largest relative change of the layer's weight by this tensor alone."""
+    match tensor.kind:
+        case "lora_up":
+            # s * B A with B = +-total: rank terms, each total * RMS(A); A starts at 1/sqrt(3 in).
+            scale = tensor.alpha / tensor.rank
+            down = 1.0 / math.sqrt(3 * tensor.layer_in)
+            update = scale * total * down * math.sqrt(tensor.rank)
+            return update / tensor.weight_rms if tensor.weight_rms else 0.0
+        case "lora_down" | "magnitude" | "weight" | "bias" | "norm" | "embedding":
+            return total / tensor.rms if tensor.rms else 0.0
+
+
+def _median(values: Sequence[float]) -> float:
+    ordered = sorted(values)
+    return ordered[len(ordered) // 2]

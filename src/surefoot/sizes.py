@@ -1,0 +1,82 @@
+"""How many bytes a run will hold and write, from shapes alone. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from surefoot.config.optimizer import AdafactorConfig
+from surefoot.config.run import RunConfig
+from surefoot.config.tuning import FullConfig
+from surefoot.sheet import PlannedTensor
+
+_FP32 = 4
+
+
+@dataclass(frozen=True)
+class Bytes:
+    """Sizes in bytes.
+
+    Attributes:
+        trained: The trained tensors, in fp32.
+        gradients: Their gradients.
+        optimizer: What the optimizer remembers of them.
+        ema: Their moving average.
+        checkpoint: One checkpoint on disk.
+        export: The file or folder at the end.
+        cache: The cached latents.
+    """
+
+    trained: int
+    gradients: int
+    optimizer: int
+    ema: int
+    checkpoint: int
+    export: int
+    cache: int
+
+    def needed_on_disk(self, keep: int) -> int:
+        """Room the run takes: checkpoints (one more while writing), the export, the cache."""
+        return self.checkpoint * (keep + 1) + self.export + self.cache
+
+
+def bytes_of(
+    config: RunConfig,
+    tensors: Sequence[PlannedTensor],
+    *,
+    pictures: int,
+    latent_numbers: int,
+    model_bytes: int,
+) -> Bytes:
+    """The sizes of a run.
+
+    Args:
+        config: What was asked.
+        tensors: What is trained.
+        pictures: How many are cached.
+        latent_numbers: Numbers in one picture's latents.
+        model_bytes: Size of the base model's parts on disk, which full fine-tuning writes anew.
+    """
+    trained = _FP32 * sum(tensor.numbers for tensor in tensors)
+    optimizer = _FP32 * sum(_optimizer_numbers(config, tensor) for tensor in tensors)
+    ema = 0 if config.train.ema == "off" else trained
+    mirrored = 2 if config.data.flip else 1
+    whole_model = isinstance(config.tuning, FullConfig)
+    return Bytes(
+        trained=trained,
+        gradients=trained,
+        optimizer=optimizer,
+        ema=ema,
+        checkpoint=trained + optimizer + ema,
+        export=model_bytes if whole_model else trained,
+        # Mean and standard deviation, fp32.
+        cache=0 if config.data.cache == "off" else 2 * _FP32 * pictures * latent_numbers * mirrored,
+    )
+
+
+def _optimizer_numbers(config: RunConfig, tensor: PlannedTensor) -> int:
+    optimizer = config.optimizer
+    if not isinstance(optimizer, AdafactorConfig):
+        return 2 * tensor.numbers
+    momentum = tensor.numbers if optimizer.beta1 > 0 else 0
+    return momentum + (sum(tensor.factors) if tensor.factors else tensor.numbers)

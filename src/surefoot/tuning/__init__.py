@@ -1,0 +1,1 @@
+"""How the weights may move: full fine-tuning, LoRA, DoRA."""

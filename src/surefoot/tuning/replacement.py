@@ -1,0 +1,112 @@
+"""Putting adapter layers in the place of a model's own layers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+
+from torch import nn
+from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
+
+from surefoot.optim.scaling import TensorKind
+from surefoot.tuning.layers import AdaptableLayer, AdapterLayer, TuningError
+from surefoot.tuning.trainable import Trainable, Tuned, root_mean_square
+
+MakeLayer = Callable[[str, AdaptableLayer], AdapterLayer]
+"""Builds an adapter layer from its full path and the layer it takes the place of."""
+
+KINDS: Mapping[str, TensorKind] = {
+    "lora_down": "lora_down",
+    "lora_up": "lora_up",
+    "magnitude": "magnitude",
+}
+"""Parameter of an adapter layer to kind of tensor."""
+
+
+def replace_targets(
+    parts: Mapping[str, nn.Module],
+    targets: Mapping[str, tuple[str, ...]],
+    make_layer: MakeLayer,
+) -> Tuned:
+    """Freeze every part and replace each target by the layer that `make_layer` builds.
+
+    Args:
+        parts: Name of a part (`unet`, `text_encoder`) to its network.
+        targets: Name of a part to the module paths in it that get an adapter.
+        make_layer: Called in the order of `targets`.
+
+    Raises:
+        TuningError: Names all targets that cannot carry an adapter. The parts are untouched then.
+    """
+    problems = list(_problems(parts, targets))
+    if problems:
+        raise TuningError("\n".join(problems))
+    for part in parts.values():
+        part.requires_grad_(False)
+    layers: list[AdapterLayer] = []
+    for name, paths in targets.items():
+        for path in paths:
+            layer = make_layer(f"{name}.{path}", _adaptable(parts[name].get_submodule(path)))
+            parts[name].set_submodule(path, layer)
+            layers.append(layer)
+    trainables = tuple(trainable for layer in layers for trainable in _trainables(layer))
+    return Tuned(trainables=trainables, layers=tuple(layers))
+
+
+def _trainables(layer: AdapterLayer) -> Iterator[Trainable]:
+    weight_rms = root_mean_square(layer.weight)
+    for name, parameter in layer.named_parameters(recurse=False):
+        yield Trainable(
+            name=f"{layer.path}.{name}",
+            parameter=parameter,
+            kind=KINDS[name],
+            weight_rms=weight_rms,
+            alpha=layer.alpha,
+            rank=layer.rank,
+        )
+
+
+def _adaptable(module: nn.Module) -> AdaptableLayer:
+    assert isinstance(module, nn.Linear | nn.Conv2d), "_problems lets no other pass"
+    return module
+
+
+def _problems(
+    parts: Mapping[str, nn.Module], targets: Mapping[str, tuple[str, ...]]
+) -> Iterator[str]:
+    if not any(targets.values()):
+        yield "No layer is a target, so nothing would be trained; name at least one."
+    seen: dict[int, str] = {}
+    for name, paths in targets.items():
+        if name not in parts:
+            yield f"{name} is no part of this model; its parts are: {', '.join(parts)}."
+            continue
+        modules = dict(parts[name].named_modules(remove_duplicate=False))
+        for path in paths:
+            where = f"{name}.{path}"
+            if path not in modules:
+                yield f"{where} is no layer of this model; take it off the targets."
+                continue
+            module = modules[path]
+            if id(module) in seen:
+                yield f"{where} is the same layer as {seen[id(module)]}; keep one of the two."
+            seen[id(module)] = where
+            reason = _unadaptable(module)
+            if reason:
+                yield f"{where} {reason}; take it off the targets."
+
+
+def _unadaptable(module: nn.Module) -> str:
+    """Why this module cannot carry an adapter; empty if it can."""
+    kind = type(module).__name__
+    if not isinstance(module, nn.Linear | nn.Conv2d):
+        return f"is a {kind}, not a linear or 2-D convolution layer"
+    if isinstance(module, NonDynamicallyQuantizableLinear):
+        # torch.nn.MultiheadAttention reads its weight and never calls it.
+        return "is the output of torch's MultiheadAttention, which never calls it as a layer"
+    if not module.weight.is_floating_point():
+        return f"holds {module.weight.dtype} weights, and only floating point can be adapted"
+    if isinstance(module, nn.Conv2d) and module.groups != 1:
+        return f"is a convolution in {module.groups} groups, and only 1 group can be adapted"
+    if isinstance(module, nn.Conv2d) and module.padding_mode != "zeros":
+        return f"pads with {module.padding_mode!r}, and only 'zeros' can be adapted"
+    return ""

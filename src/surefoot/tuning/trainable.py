@@ -1,0 +1,81 @@
+"""What a tuning hands to the optimizer, the preview and the export."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from surefoot.optim.scaling import TensorKind
+from surefoot.tuning.layers import AdapterLayer
+
+
+@dataclass(frozen=True)
+class Trainable:
+    """One trained tensor and what the optimizer must know about it.
+
+    Attributes:
+        name: Unique and dotted, from the part on, e.g. `unet.conv_in.lora_down`.
+        parameter: The tensor itself, as the model holds it.
+        kind: What it is.
+        weight_rms: RMS of the frozen weight of the layer for adapters; its own at the start for
+            full fine-tuning.
+        alpha: LoRA's alpha; 1.0 outside adapters.
+        rank: LoRA's rank; 0 outside adapters.
+    """
+
+    name: str
+    parameter: nn.Parameter
+    kind: TensorKind
+    weight_rms: float
+    alpha: float
+    rank: int
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """A model made ready for training.
+
+    Attributes:
+        trainables: Everything that moves.
+        layers: The layers that carry an adapter; none in full fine-tuning.
+    """
+
+    trainables: tuple[Trainable, ...]
+    layers: tuple[AdapterLayer, ...]
+
+    def adapters(self) -> dict[str, Tensor]:
+        """Adapters by canonical names, as `formats.names` reads them; not copied."""
+        return {
+            f"{layer.path}.{name}": tensor
+            for layer in self.layers
+            for name, tensor in layer.state().items()
+        }
+
+
+@contextmanager
+def disabled(tuned: Tuned) -> Iterator[None]:
+    """Let the model answer without its adapters; afterwards each is as it was before.
+
+    Of no effect after full fine-tuning, which leaves no untrained model to go back to.
+    """
+    before = [layer.enabled for layer in tuned.layers]
+    try:
+        for layer in tuned.layers:
+            layer.enabled = False
+        yield
+    finally:
+        for layer, enabled in zip(tuned.layers, before, strict=True):
+            layer.enabled = enabled
+
+
+def root_mean_square(tensor: Tensor) -> float:
+    """Root mean square, computed in float32; 0 for a tensor without elements."""
+    if tensor.numel() == 0:
+        return 0.0
+    norm = torch.linalg.vector_norm(tensor.detach(), dtype=torch.float32)
+    return float(norm) / math.sqrt(tensor.numel())

@@ -1,0 +1,301 @@
+"""The words of every finding, in English; gettext has the others. Keyed by code.
+
+A sentence says what is wrong and where; a note gives context; only help says what to change.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from surefoot.finding import Finding, Level, Value
+from surefoot.language import N_, _
+
+
+@dataclass(frozen=True)
+class Words:
+    """Templates; names in braces are keys of a finding's `values`."""
+
+    sentence: str
+    notes: tuple[str, ...] = ()
+    helps: tuple[str, ...] = ()
+
+
+WORDS: dict[str, Words] = {
+    "SF001": Words(
+        N_("{file} cannot be read: {reason}"),
+        helps=(N_("give the path of a run.toml; `surefoot demo --write run.toml` makes one"),),
+    ),
+    "SF002": Words(
+        N_("{file} is not valid TOML: {reason}"),
+        helps=(N_('mend that line; text needs quotes ("..."), true and false are lower-case'),),
+    ),
+    "SF003": Words(
+        N_("unknown key `{key}`"),
+        helps=(N_("{near_hint}known here: {known}"),),
+    ),
+    "SF004": Words(N_("`{key}` cannot be {given}"), helps=(N_("it should be: {expected}"),)),
+    "SF005": Words(
+        N_("the override `{override}` is not `key=value`"),
+        helps=(N_("write it like `optimizer.lr=3e-5`, with the key as in run.toml"),),
+    ),
+    "SF006": Words(
+        N_("`{key}` is missing"),
+        helps=(N_("add it; `surefoot schema` describes every key"),),
+    ),
+    "SF020": Words(
+        N_("there is no model at {given}"),
+        helps=(N_("give a diffusers folder, a .safetensors file, or `builtin`; relative paths "
+                  "start at the folder of run.toml"),),
+    ),
+    "SF021": Words(
+        N_("the model {given} is not on this machine"),
+        helps=(N_("download it with `hf download {given}`, or give a folder"),),
+    ),
+    "SF022": Words(
+        N_("the model folder {folder} lacks {missing}"),
+        helps=(N_("download the model again, or point model.path at the folder that holds "
+                  "model_index.json and these parts as .safetensors"),),
+    ),
+    "SF023": Words(
+        N_("the model's file {file} cannot be used: {reason}"),
+        helps=(N_("download it again"),),
+    ),
+    "SF024": Words(
+        N_("{file} is not a .safetensors file; pickled checkpoints can run code and are not read"),
+        helps=(N_("convert it to safetensors, or download that version of it"),),
+    ),
+    "SF025": Words(
+        N_("the checkpoint {file} holds no {missing}"),
+        helps=(N_("give a whole Stable Diffusion 1.x or 2.x checkpoint, not a LoRA or a part"),),
+    ),
+    "SF026": Words(
+        N_("the target pattern `{pattern}` matches no layer of the {part}"),
+        helps=(N_("correct it or take a preset; layers there end in: {known}"),),
+    ),
+    "SF027": Words(
+        N_("a resolution of {resolution} does not fit: the model needs a multiple of {multiple}"),
+        helps=(N_("the nearest are {below} and {above}"),),
+    ),
+    "SF030": Words(
+        N_("the folder {file} does not exist"),
+        helps=(N_("correct the path; relative paths start at the folder of run.toml"),),
+    ),
+    "SF031": Words(
+        N_("{file} is a file, not a folder of pictures"), helps=(N_("give its folder"),)
+    ),
+    "SF032": Words(
+        N_("the folder {file} cannot be read: {detail}"), helps=(N_("change its permissions"),)
+    ),
+    "SF033": Words(
+        N_("the folder {file} holds no pictures"),
+        helps=(N_("put .png, .jpg, .webp, .bmp or .tiff files there"),),
+    ),
+    "SF034": Words(
+        N_("the picture {file} is empty (0 bytes)"), helps=(N_("replace or remove it"),)
+    ),
+    "SF035": Words(
+        N_("the picture {file} is cut short"), helps=(N_("replace or remove it"),)
+    ),
+    "SF036": Words(
+        N_("{file} is not a picture that can be read: {detail}"),
+        helps=(N_("replace or remove it"),),
+    ),
+    "SF037": Words(
+        N_("the picture {file} has no caption"),
+        helps=(N_("write one into a .txt of the same name, or set data.captions = \"optional\""),),
+    ),
+    "SF038": Words(
+        N_("the caption {file} is not UTF-8 text: {detail}"),
+        helps=(N_("save it as UTF-8"),),
+    ),
+    "SF039": Words(
+        N_("the caption {file} cannot be read: {detail}"), helps=(N_("change its permissions"),)
+    ),
+    "SF040": Words(
+        N_("the run folder {folder} cannot be made: {blocking} is a file"),
+        helps=(N_("change `folder` or `name`"),),
+    ),
+    "SF041": Words(
+        N_("the run folder {folder} cannot be written: {reason} ({blocking})"),
+        helps=(N_("change `folder`, or the permissions"),),
+    ),
+    "SF042": Words(
+        N_("the run needs {needed_mb:.0f} MB of disk and {free_mb:.0f} MB are free"),
+        helps=(N_("free some, lower save.keep, or change `folder` to another disk"),),
+    ),
+    "SF043": Words(
+        N_("the checkpoint {file} belongs to another run: {differences} differ"),
+        helps=(N_("give this run another `name`, or set these back; nothing was changed"),),
+    ),
+    "SF044": Words(
+        N_("the checkpoint {file} is damaged ({reason}) and was passed over"),
+        helps=(N_("nothing to do: the one before it is used"),),
+    ),
+    "SF045": Words(
+        N_("the device {device} is not there: {reason}"),
+        helps=(N_("set train.device to \"cpu\", or install the torch build for it"),),
+    ),
+    "SF046": Words(
+        N_("the run {folder} is being trained by another process"),
+        helps=(N_("wait for it, or stop it first"),),
+    ),
+    "SF047": Words(
+        N_("{folder} is not the folder of a run that can be drawn from: {reason}"),
+        helps=(N_("give a run's folder, such as runs/cat"),),
+    ),
+    "SF048": Words(
+        N_("there is nothing to draw: the run has no preview.prompts and none were given"),
+        helps=(N_('give prompts, such as: surefoot sample runs/cat "a cat on a roof"'),),
+    ),
+    "SF101": Words(
+        N_("scale_parameter = true leaves a fresh {tuning} almost unable to learn: it multiplies "
+           "each step by the tensor's own RMS, and lora_up starts at 0, so it gets the floor, "
+           "{eps2:g}"),
+        notes=(
+            N_("lora_up takes steps of {up_first:.1e} and could change its layers by "
+               "{up_change:.2g} % in {steps} steps if every step went the same way. {outcome}"),
+            N_("a higher learning rate does not help: by the time lora_up moves by 1e-4 a step, "
+               "{other} moves by {other_percent:.2g} % of itself a step, which ends in noise."),
+        ),
+        helps=(
+            N_("scale by the weight instead: one relative learning rate then serves full "
+               "fine-tuning, LoRA and DoRA; lora_up would take steps of {up_mended:.1e} "
+               "({up_times:.0f} times as large)"),
+            N_("for a trainer without it: scale_parameter = false, relative_step = false, learning "
+               "rate 1e-4 to 1e-3. Full fine-tuning may keep true."),
+        ),
+    ),
+    "SF102": Words(
+        N_("relative_step = true sets the learning rate itself; {ignored} would be ignored"),
+        notes=(N_("with it the rate is {first:.1e} at first and {last:.1e} at the end."),),
+        helps=(N_("remove one of the two; for a rate of your own set relative_step = false"),),
+    ),
+    "SF103": Words(
+        N_("warmup_init = true does nothing without relative_step"),
+        helps=(N_("remove it and use schedule.warmup_steps"),),
+    ),
+    "SF104": Words(
+        N_("relative_step's fall with 1/sqrt(t) begins after 10,000 steps; this run of {steps} has "
+           "{shape}"),
+    ),
+    "SF105": Words(
+        N_("gradients are clipped twice: by clip_grad_norm = {clip:g} and by Adafactor's "
+           "clip_threshold"),
+        notes=(N_("Adafactor divides by the gradients' own size, so the first clipping changes "
+                  "little but the balance of its averages."),),
+        helps=(N_("set clip_grad_norm = \"off\""),),
+    ),
+    "SF106": Words(
+        N_("the warm-up of {warmup} steps is not over when the run ends at {steps}"),
+        helps=(N_("lower schedule.warmup_steps, to a tenth of the run for example"),),
+    ),
+    "SF107": Words(
+        N_("alpha / rank = {scale:.3g}: the adapter's output is multiplied by that"),
+        notes=(N_("with an absolute learning rate this is like training at {scale:.3g} times the "
+                  "rate."),),
+        helps=(N_("set alpha to the rank, or raise the learning rate as much"),),
+    ),
+    "SF108": Words(
+        N_("the moving average (ema = {ema:g}) looks back {length:.0f} steps, the run has {steps}: "
+           "what is exported would lag far behind"),
+        helps=(N_("set train.ema to at most {mended:.4g}, or \"off\""),),
+    ),
+    "SF109": Words(
+        N_("a learning rate of {lr:.1e} is relative here: {percent:.2g} % of each tensor a step"),
+        notes=(N_("1e-2 is customary; above 3e-2 runs were seen to end in noise."),),
+        helps=(N_("set optimizer.lr = 1e-2, or \"auto\""),),
+    ),
+    "SF110": Words(
+        N_("scale_parameter = false with relative_step = true steps by {rate:.1e} per element "
+           "everywhere, {times:.0f} times the RMS of the weights' usual step"),
+        helps=(N_("set relative_step = false and a learning rate near {lr:.0e}"),),
+    ),
+    "SF201": Words(
+        N_("the config says {asked}, the model's scheduler says {found}"),
+        notes=(N_("trained on the wrong target, the model turns to noise within a few hundred "
+                  "steps."),),
+        helps=(N_("set model.prediction = \"auto\" unless you know better"),),
+    ),
+    "SF301": Words(N_("the caption of {file} is empty"), helps=(N_("write one"),)),
+    "SF302": Words(
+        N_("the caption {file} has no picture"), helps=(N_("rename or remove it"),)
+    ),
+    "SF303": Words(
+        N_("a step takes {batch} pictures and the set has {pictures}: each is seen more than once "
+           "in a step"),
+        helps=(N_("lower train.batch_size or train.gradient_accumulation"),),
+    ),
+    "SF304": Words(
+        N_("{count} of {pictures} pictures are smaller than {resolution} pixels and will be scaled "
+           "up, {example} by {factor:.1f}"),
+        helps=(N_("larger pictures give sharper results"),),
+    ),
+    "SF305": Words(
+        N_("the caption {file} was left aside: {detail} is taken"),
+        helps=(N_("remove one of them"),),
+    ),
+    "SF306": Words(
+        N_("the folder {file} is the same as {detail} and was read once"),
+        helps=(N_("remove the link; use `repeats` to see pictures more often"),),
+    ),
+    "SF501": Words(
+        N_("{count} trained tensors have not moved after {steps} steps, {example} among them"),
+        notes=(N_("nothing that they could learn will be learned."),),
+        helps=(N_("stop, and look at the learning rate and the targets; report it if both are "
+                  "right"),),
+    ),
+    "SF502": Words(
+        N_("stopped at step {step}: the gradients of {count} steps in a row were not finite, in "
+           "{example} among others; none of them reached the weights"),
+        helps=(N_("lower the learning rate, or set train.precision = \"fp32\"; the same command "
+                  "goes on from the last checkpoint"),),
+    ),
+}  # fmt: skip
+
+_LEVEL_WORDS: dict[Level, str] = {
+    "error": N_("error"),
+    "warning": N_("warning"),
+    "note": N_("note"),
+}
+
+
+@dataclass(frozen=True)
+class Said:
+    """A finding in words, in the language chosen."""
+
+    level: str
+    sentence: str
+    notes: tuple[str, ...]
+    helps: tuple[str, ...]
+
+
+def say(finding: Finding) -> Said:
+    """The finding in words."""
+    words = WORDS[finding.code]
+    values = {
+        key: _(value) if isinstance(value, str) else value for key, value in finding.values.items()
+    }
+    values |= _derived(finding.values)
+    return Said(
+        level=_(_LEVEL_WORDS[finding.level]),
+        sentence=_(words.sentence).format(**values),
+        notes=tuple(_(note).format(**values) for note in words.notes),
+        helps=tuple(_(text).format(**values) for text in words.helps),
+    )
+
+
+def _derived(values: dict[str, Value]) -> dict[str, Value]:
+    """Parts of sentences that are there or not."""
+    near = values.get("near", "")
+    expected = " / ".join(_(part) for part in str(values.get("expected", "")).split(" / "))
+    return {
+        "expected": expected,
+        "near_hint": _("did you mean `{near}`? ").format(near=near) if near else "",
+    }
+
+
+# Words that findings carry as values.
+STALLS = N_("It stays practically zero: expect pictures close to the base model.")
+RUNS_AWAY = N_("Once its RMS passes the floor its steps grow with it: first nothing, then noise.")
+CONSTANT_RATE = N_("a constant rate of 1e-2")
+RAMP_RATE = N_("a ramp of 1e-6 a step")
