@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
+from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
+from typer.main import get_group
 
 from surefoot import __version__
 from surefoot.check.describe import describe
 from surefoot.check.render import render_count, render_finding, sheet_lines
 from surefoot.check.rules import review
-from surefoot.config.load import Loaded, load
+from surefoot.command_help import language_asked, translate_help
+from surefoot.config.load import Loaded, load, load_rest
 from surefoot.config.run import RunConfig
 from surefoot.finding import Finding, Refused
-from surefoot.language import _, choose
+from surefoot.language import _, choose, translate_libraries
 from surefoot.plan import Plan, resolve
 from surefoot.survey import Survey, survey
 from surefoot.wording import say
@@ -42,8 +46,9 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
-_out = Console(highlight=False, soft_wrap=True)
-_err = Console(stderr=True, highlight=False, soft_wrap=True)
+# No markup: a path may have brackets in it.
+_out = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
+_err = Console(stderr=True, highlight=False, soft_wrap=True, markup=False, emoji=False)
 
 RunFile = Annotated[Path, typer.Argument(metavar="RUN.TOML", help="The run to look at.")]
 Overrides = Annotated[
@@ -63,18 +68,32 @@ def main() -> None:
         # A Chinese Windows console is GBK: a sign that it lacks must not end the run.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
-    app()
+    if choose(language_asked(sys.argv[1:])) == "zh":
+        translate_libraries()
+    command = get_group(app)
+    translate_help(command)
+    command()
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        _out.print(__version__)
+        raise typer.Exit(OK)
 
 
 @app.callback()
 def _common(
     lang: Lang = "auto",
-    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+    version: Annotated[
+        bool,
+        # Eager: `surefoot --version` has no verb.
+        typer.Option(
+            "--version", help="Print the version.", callback=_print_version, is_eager=True
+        ),
+    ] = False,
 ) -> None:
+    del version
     choose(lang)
-    if version:
-        _out.print(__version__)
-        raise typer.Exit(OK)
 
 
 @app.command()
@@ -89,7 +108,9 @@ def plan(run_file: RunFile, overrides: Overrides = None, as_json: Json = False) 
         raise typer.Exit(_code(findings))
     _print_plan(planned)
     _out.print(
-        f"{render_count(findings)}.  " + _("Next: surefoot check {file}").format(file=run_file)
+        _("{count}.  Next: surefoot check {file}").format(
+            count=render_count(findings), file=run_file
+        )
     )
     raise typer.Exit(_code(findings))
 
@@ -101,7 +122,7 @@ def check(run_file: RunFile, overrides: Overrides = None, as_json: Json = False)
     if as_json:
         _print_json({"schema": 1, "findings": [_finding_json(finding) for finding in findings]})
         raise typer.Exit(_code(findings))
-    _print_findings(findings, run_file, loaded.text, _out)
+    _print_findings(findings, run_file, loaded.text, _out, overrides)
     _out.print(f"{run_file}: {render_count(findings)}")
     if _code(findings) == OK:
         _out.print(_("Next: surefoot train {file}").format(file=run_file))
@@ -149,6 +170,7 @@ def sample(
     out: Annotated[Path | None, typer.Option(help="Folder; default: in the run's samples.")] = None,
 ) -> None:
     """Draw pictures with a trained run, beside those of the base model."""
+    _quiet_libraries()
     from surefoot.engine.sample import sample_run
 
     try:
@@ -169,13 +191,25 @@ def schema() -> None:
     _print_json(RunConfig.model_json_schema())
 
 
+def _quiet_libraries() -> None:
+    """Keeps the model libraries' own bars and remarks off the terminal; set a name to see them."""
+    for name, value in {
+        "DIFFUSERS_VERBOSITY": "error",
+        "TRANSFORMERS_VERBOSITY": "error",
+        "TQDM_DISABLE": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+    }.items():
+        os.environ.setdefault(name, value)
+
+
 def _train(run_file: Path, overrides: list[str] | None) -> None:
     loaded, planned, found, findings = _plan_or_exit(run_file, overrides)
-    _print_findings(findings, run_file, loaded.text, _err)
+    _print_findings(findings, run_file, loaded.text, _err, overrides)
     if (code := _code(findings)) != OK:
-        _err.print(f"{render_count(findings)}. " + _("Nothing was started."))
+        _err.print(_("{count}. Nothing was started.").format(count=render_count(findings)))
         raise typer.Exit(code)
     # Torch and the model libraries take seconds to import; nothing before this needs them.
+    _quiet_libraries()
     from surefoot.engine.progress import Reporter
     from surefoot.engine.run import run
 
@@ -214,22 +248,38 @@ def _plan_or_exit(
     try:
         loaded = load(run_file, tuple(overrides or ()))
     except Refused as refused:
+        findings = refused.findings + _found_besides(run_file, overrides, refused.findings)
         if quiet_json:
-            findings = [_finding_json(finding) for finding in refused.findings]
-            _print_json({"schema": 1, "findings": findings})
+            document = [_finding_json(finding) for finding in findings]
+            _print_json({"schema": 1, "findings": document})
         else:
             text = _text_of(run_file)
-            _print_findings(refused.findings, run_file, text, _err)
-            _err.print(f"{run_file}: {render_count(refused.findings)}")
+            _print_findings(findings, run_file, text, _err, overrides)
+            _err.print(f"{run_file}: {render_count(findings)}")
         raise typer.Exit(UNUSABLE) from None
     found = survey(loaded)
     planned = resolve(loaded, found)
     return loaded, planned, found, review(planned, found)
 
 
+def _found_besides(
+    run_file: Path, overrides: list[str] | None, problems: list[Finding]
+) -> list[Finding]:
+    """What is wrong with the files that a refused run.toml names, so that all is said at once."""
+    try:
+        rest = load_rest(run_file, tuple(overrides or ()), problems)
+    except Refused:
+        return []
+    spoilt = {finding.path.partition(".")[0] for finding in problems}
+    if "data" in spoilt:  # it says whether captions are needed
+        spoilt.add("validation")
+    findings = survey(rest).findings
+    return [finding for finding in findings if finding.path.partition(".")[0] not in spoilt]
+
+
 def _text_of(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8", errors="replace")
+        return path.read_text(encoding="utf-8-sig", errors="replace")
     except OSError:
         return ""
 
@@ -240,14 +290,27 @@ def _code(findings: list[Finding]) -> int:
     return FOUND if any(finding.level == "error" for finding in findings) else OK
 
 
-def _print_findings(findings: list[Finding], file: Path, text: str, console: Console) -> None:
+def _print_findings(
+    findings: list[Finding],
+    file: Path,
+    text: str,
+    console: Console,
+    overrides: list[str] | None = None,
+) -> None:
+    given = {override.partition("=")[0].strip(): override for override in overrides or ()}
     for finding in findings:
-        console.print(render_finding(finding, str(file), text))
+        # Where an override put the value, the file's line would show another.
+        override = given.get(finding.path)
+        where = (str(file), text) if override is None else (override, "")
+        console.print(render_finding(finding, *where))
 
 
 def _print_plan(planned: Plan) -> None:
-    for name, text in describe(planned):
-        _out.print(Text(f"{name:<10} ", style="bold").append(text, style="not bold"))
+    described = describe(planned)
+    width = max(cell_len(name) for name, _text in described)
+    for name, text in described:
+        padded = name + " " * (width - cell_len(name) + 2)
+        _out.print(Text(padded, style="bold").append(text, style="not bold"))
     _out.print()
     for line in sheet_lines(planned.sheet):
         _out.print(Text(line))
@@ -261,4 +324,6 @@ def _finding_json(finding: Finding) -> dict[str, object]:
 
 
 def _print_json(document: dict[str, object]) -> None:
-    _out.print(json.dumps(document, ensure_ascii=False, indent=1), markup=False)
+    # What a console of another encoding lacks is escaped; as `?` it would be another document.
+    ascii_only = (sys.stdout.encoding or "").lower().replace("-", "") != "utf8"
+    _out.print(json.dumps(document, ensure_ascii=ascii_only, indent=1), markup=False)

@@ -26,7 +26,8 @@ def choose(language: Language | Literal["auto"]) -> Language:
 
 def _(message: str) -> str:
     """The message in the language chosen."""
-    return _translations.gettext(message)
+    # gettext's translation of an empty text is the header of the catalog.
+    return _translations.gettext(message) if message else ""
 
 
 def N_(message: str) -> str:
@@ -34,9 +35,22 @@ def N_(message: str) -> str:
     return message
 
 
+def translate_libraries() -> None:
+    """Lends our 简体中文 to libraries that ask gettext's global domain, as typer does."""
+    gettext.bindtextdomain("surefoot", str(_LOCALE_FOLDER))
+    gettext.textdomain("surefoot")
+    os.environ["LANGUAGE"] = "zh_CN"
+
+
+def _is_known(name: str) -> bool:
+    return name.startswith(("zh", "en")) or name.partition(".")[0] in ("c", "posix")
+
+
 def _from_environment() -> Language:
     for variable in ("LANGUAGE", "LC_ALL", "LC_MESSAGES", "LANG"):
         if value := os.environ.get(variable):
-            return "zh" if value.lower().startswith("zh") else "en"
+            # LANGUAGE may list several, the dearest first: fr:zh_CN:en.
+            known = [name[:2] for name in value.lower().split(":") if _is_known(name)]
+            return "zh" if known[:1] == ["zh"] else "en"
     name = locale.getlocale()[0] or ""
     return "zh" if name.lower().startswith(("zh", "chinese")) else "en"

@@ -19,7 +19,7 @@ from surefoot.families.facts import FAMILIES, FamilyFacts, Prediction
 from surefoot.finding import StepRow
 from surefoot.sheet import effective_steps, trained_tensors
 from surefoot.sizes import Bytes, bytes_of
-from surefoot.survey import ModelSurvey, Survey, resolve_path
+from surefoot.survey import ModelSurvey, Survey, cache_folder_of, resolve_path
 from surefoot.tuning.targets import select_targets
 
 PLAN_FILE = "plan.json"
@@ -83,7 +83,6 @@ def resolve(loaded: Loaded, survey: Survey) -> Plan:
     )
     seen = config.train.batch_size * config.train.gradient_accumulation * config.train.steps
     resolution = _resolution(config, survey.model)
-    run_parent = survey.run_folder.parent
     return Plan(
         config=config,
         model_path=survey.model.path,
@@ -116,7 +115,7 @@ def resolve(loaded: Loaded, survey: Survey) -> Plan:
             model_bytes=_model_bytes(survey.model),
         ),
         run_folder=survey.run_folder,
-        cache_folder=run_parent / ".cache" / "latents",
+        cache_folder=cache_folder_of(survey.run_folder),
     )
 
 

@@ -154,7 +154,14 @@ def _scale(tensor: PlannedTensor, config: RunConfig) -> StepScale:
 
 
 def _rates(config: RunConfig, lr: float) -> list[float]:
-    """The learning rate of every step, scheduled."""
+    """The learning rate of every step, times the share of a steady update that momentum lets by."""
+    optimizer, rates = config.optimizer, _scheduled(config, lr)
+    if isinstance(optimizer, AdamWConfig):  # which corrects its momentum for the start from zero
+        return rates
+    return [rate * (1 - optimizer.beta1**step) for step, rate in enumerate(rates, start=1)]
+
+
+def _scheduled(config: RunConfig, lr: float) -> list[float]:
     steps, schedule, optimizer = config.train.steps, config.schedule, config.optimizer
     if isinstance(optimizer, AdafactorConfig) and optimizer.relative_step:
         return [

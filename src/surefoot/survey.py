@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import shutil
@@ -15,12 +14,15 @@ from surefoot.builtin import BUILTIN_MODEL, BUILTIN_TRAIN, BUILTIN_VALIDATION
 from surefoot.config.load import Loaded
 from surefoot.config.run import FolderConfig, RunConfig
 from surefoot.data.scan import ProblemKind, Scan, scan_folder
-from surefoot.families.facts import FAMILIES, Prediction
+from surefoot.families.facts import FAMILIES, FamilyFacts, Prediction
 from surefoot.finding import Finding, Level
-from surefoot.formats.headers import HeaderError, TensorHeader, read_header, sampled_rms
+from surefoot.formats.headers import TensorHeader, read_header, sampled_rms
+from surefoot.formats.original import loaded_names
+from surefoot.formats.settings import Fault, Settings, read_or_note
 
 ModelSource = Literal["folder", "single_file"]
 Device = Literal["cpu", "cuda", "mps"]
+_WITHOUT_WEIGHTS = ("tokenizer", "scheduler")
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,12 @@ class ModelSurvey:
 
 @dataclass(frozen=True)
 class Survey:
-    """Everything found, and what was wrong with it."""
+    """Everything found, and what was wrong with it.
+
+    Attributes:
+        free_bytes: Room for this run: what is free and what its own checkpoints take already; -1
+            where a problem kept it from being asked.
+    """
 
     model: ModelSurvey
     data: tuple[Scan, ...]
@@ -66,6 +73,10 @@ class Survey:
     run_folder: Path
     cores: int
     findings: tuple[Finding, ...]
+
+    def cached_bytes(self) -> int:
+        """Size of the latent cache, in which the run may find its pictures."""
+        return _size_of(cache_folder_of(self.run_folder))
 
 
 def survey(loaded: Loaded) -> Survey:
@@ -93,7 +104,13 @@ def survey(loaded: Loaded) -> Survey:
 
 def resolve_path(loaded: Loaded, path: str) -> Path:
     """A path of a run.toml, which is relative to the file's own folder."""
-    return (loaded.folder / Path(path).expanduser()).resolve()
+    # Not pathlib's, which raise on the home of nobody and on links that go round in circles.
+    return Path(os.path.realpath(loaded.folder / os.path.expanduser(path)))  # noqa: PTH111
+
+
+def cache_folder_of(run_folder: Path) -> Path:
+    """Where latents are cached: beside the runs, which share them."""
+    return run_folder.parent / ".cache" / "latents"
 
 
 def _survey_pictures(
@@ -148,16 +165,36 @@ def _scan_findings(scan: Scan, path: str) -> list[Finding]:
 
 def _survey_model(loaded: Loaded, findings: list[Finding]) -> ModelSurvey:
     config = loaded.config.model
-    path = BUILTIN_MODEL if config.path == "builtin" else resolve_path(loaded, config.path)
-    if not path.exists() and _looks_like_hub_id(config.path):
-        path = _cached(config.path, path)
-    if not path.exists():
-        code = "SF021" if _looks_like_hub_id(config.path) else "SF020"
-        findings.append(Finding(code, "error", "model.path", {"given": config.path}))
+    path = _find_model(loaded, config.path, "model.path", findings)
+    if not _exists(path):
         return _unknown_model("folder", path)
     if path.is_file():
         return _survey_single_file(loaded, path, findings)
-    return _survey_folder(loaded.config, path, findings)
+    return _survey_folder(FAMILIES[config.family], path, "model.path", findings)
+
+
+def _find_model(loaded: Loaded, given: str, key: str, findings: list[Finding]) -> Path:
+    """Where a path, a hub id or `builtin` is on this machine; a finding if nowhere."""
+    if given == "builtin":
+        return BUILTIN_MODEL
+    path = resolve_path(loaded, given)
+    if _exists(path):
+        return path
+    if not _looks_like_hub_id(given):
+        findings.append(Finding("SF020", "error", key, {"given": given}))
+        return path
+    path = _cached(given, path)
+    if not _exists(path):
+        findings.append(Finding("SF021", "error", key, {"given": given}))
+    return path
+
+
+def _exists(path: Path) -> bool:
+    try:
+        path.stat()
+    except OSError:  # also a name that is too long, or a folder that may not be entered
+        return False
+    return True
 
 
 def _unknown_model(source: ModelSource, path: Path) -> ModelSurvey:
@@ -180,32 +217,47 @@ def _cached(hub_id: str, otherwise: Path) -> Path:
         return otherwise
 
 
-def _survey_folder(config: RunConfig, path: Path, findings: list[Finding]) -> ModelSurvey:
-    facts = FAMILIES[config.model.family]
+def _survey_folder(
+    facts: FamilyFacts, path: Path, key: str, findings: list[Finding]
+) -> ModelSurvey:
     missing = [name for name in facts.components if not _has_component(path / name)]
     if not (path / "model_index.json").is_file():
         missing.insert(0, "model_index.json")
     if missing:
         values = {"folder": str(path), "missing": ", ".join(missing)}
-        findings.append(Finding("SF022", "error", "model.path", dict(values)))
+        findings.append(Finding("SF022", "error", key, dict(values)))
         return _unknown_model("folder", path)
-    try:
-        unet = _read_json(path / "unet" / "config.json")
-        vae = _read_json(path / "vae" / "config.json")
-        scheduler = _read_json(path / "scheduler" / "scheduler_config.json")
-        parts = {name: _read_part(path / name) for name in facts.parts}
-    except (HeaderError, ValueError, OSError) as error:
-        values = {"file": str(path), "reason": str(error)}
-        findings.append(Finding("SF023", "error", "model.path", dict(values)))
+    faults: list[Fault] = []
+    weights = {
+        name: PartSurvey(file, read_or_note(file, read_header, {}, faults))
+        for name in facts.components
+        if name not in _WITHOUT_WEIGHTS
+        for file in [_weights_file(path / name)]
+    }
+    described = _describe(path, facts, faults)
+    for file, reason in faults:
+        values = {"file": str(file), "reason": reason}
+        findings.append(Finding("SF023", "error", key, dict(values)))
+    if faults:
         return _unknown_model("folder", path)
-    factor = 2 ** (len(cast(list[int], vae["block_out_channels"])) - 1)
-    levels = len(cast(list[int], unet["block_out_channels"]))
-    sample_size = cast(int, unet.get("sample_size") or 64) * factor
-    prediction = cast(Prediction, scheduler.get("prediction_type", "epsilon"))
-    if prediction not in get_args(Prediction):
-        values = {"file": str(path / "scheduler"), "reason": f"prediction_type = {prediction}"}
-        findings.append(Finding("SF023", "error", "model.path", dict(values)))
-    return ModelSurvey("folder", path, parts, prediction, sample_size, factor, levels)
+    parts = {name: _as_loaded(name, weights[name]) for name in facts.parts}
+    return ModelSurvey("folder", path, parts, *described)
+
+
+def _describe(
+    path: Path, facts: FamilyFacts, faults: list[Fault]
+) -> tuple[Prediction, int, int, int]:
+    """From the configs: prediction, pixels of its pictures' side, pixels a latent, UNet levels."""
+    index = Settings(path / "model_index.json", faults)
+    index.one_of("_class_name", facts.pipelines, "")
+    Settings(path / "text_encoder" / "config.json", faults)
+    scheduler = Settings(path / "scheduler" / "scheduler_config.json", faults)
+    prediction = scheduler.one_of("prediction_type", get_args(Prediction), "epsilon")
+    unet = Settings(path / "unet" / "config.json", faults)
+    vae = Settings(path / "vae" / "config.json", faults)
+    factor = 2 ** (vae.length("block_out_channels") - 1)
+    levels = unet.length("block_out_channels")
+    return cast(Prediction, prediction), unet.size("sample_size", 64) * factor, factor, levels
 
 
 def _has_component(folder: Path) -> bool:
@@ -216,17 +268,9 @@ def _has_component(folder: Path) -> bool:
     return (folder / "config.json").is_file() and any(folder.glob("*.safetensors"))
 
 
-def _read_part(folder: Path) -> PartSurvey:
+def _weights_file(folder: Path) -> Path:
     # `*.fp16.safetensors` beside the whole one is a variant that is not loaded.
-    files = sorted(folder.glob("*.safetensors"), key=lambda file: (len(file.name), file.name))
-    return PartSurvey(files[0], read_header(files[0]))
-
-
-def _read_json(path: Path) -> dict[str, object]:
-    try:
-        return cast(dict[str, object], json.loads(path.read_text(encoding="utf-8")))
-    except ValueError as error:
-        raise ValueError(f"{path.name}: {error}") from None
+    return min(folder.glob("*.safetensors"), key=lambda file: (len(file.name), file.name))
 
 
 def _survey_single_file(loaded: Loaded, path: Path, findings: list[Finding]) -> ModelSurvey:
@@ -234,14 +278,14 @@ def _survey_single_file(loaded: Loaded, path: Path, findings: list[Finding]) -> 
     if path.suffix != ".safetensors":
         findings.append(Finding("SF024", "error", "model.path", {"file": str(path)}))
         return _unknown_model("single_file", path)
-    try:
-        headers = read_header(path)
-    except (HeaderError, OSError) as error:
-        values = {"file": str(path), "reason": str(error)}
+    faults: list[Fault] = []
+    headers = read_or_note(path, read_header, {}, faults)
+    if faults:
+        values = {"file": str(path), "reason": faults[0][1]}
         findings.append(Finding("SF023", "error", "model.path", dict(values)))
         return _unknown_model("single_file", path)
     parts = {
-        name: PartSurvey(path, _without_prefix(headers, part.single_file_prefix))
+        name: _as_loaded(name, PartSurvey(path, _without_prefix(headers, part.single_file_prefix)))
         for name, part in facts.parts.items()
     }
     empty = [name for name, part in parts.items() if not part.headers]
@@ -253,10 +297,11 @@ def _survey_single_file(loaded: Loaded, path: Path, findings: list[Finding]) -> 
     # configs beside it do, and without them it is Stable Diffusion 1.5.
     size, factor, levels, prediction = 512, 8, 4, "epsilon"
     if loaded.config.model.config != "auto":
-        folder = resolve_path(loaded, loaded.config.model.config)
-        described = _survey_folder(loaded.config, folder, findings)
-        size, factor = described.sample_size, described.vae_factor
-        levels, prediction = described.unet_levels, described.prediction
+        folder = _find_model(loaded, loaded.config.model.config, "model.config", findings)
+        if _exists(folder):
+            described = _survey_folder(facts, folder, "model.config", findings)
+            size, factor = described.sample_size, described.vae_factor
+            levels, prediction = described.unet_levels, described.prediction
     return ModelSurvey("single_file", path, parts, prediction, size, factor, levels)
 
 
@@ -266,6 +311,12 @@ def _without_prefix(headers: dict[str, TensorHeader], prefix: str) -> dict[str, 
         for name, header in headers.items()
         if name.startswith(prefix)
     }
+
+
+def _as_loaded(part: str, found: PartSurvey) -> PartSurvey:
+    """With the names of the loaded model, in their order, whichever file they come from."""
+    names = sorted((new, old) for old, new in loaded_names(part, found.headers).items())
+    return PartSurvey(found.file, {new: found.headers[old] for new, old in names})
 
 
 def _device(config: RunConfig) -> Device:
@@ -282,16 +333,31 @@ def _device(config: RunConfig) -> Device:
 
 def _free_bytes(run_folder: Path, findings: list[Finding]) -> int:
     existing = run_folder
-    while not existing.exists():
-        existing = existing.parent
     values = {"folder": str(run_folder)}
-    if not existing.is_dir():
-        findings.append(Finding("SF040", "error", "folder", {**values, "blocking": str(existing)}))
-        return 0
     try:
+        while not _is_there(existing):
+            existing = existing.parent
+        if not existing.is_dir():
+            values["blocking"] = str(existing)
+            findings.append(Finding("SF040", "error", "folder", dict(values)))
+            return -1
         # Asking for permission bits is not enough: read-only mounts and root tell otherwise.
         tempfile.TemporaryFile(dir=existing).close()
+        return shutil.disk_usage(existing).free + _size_of(run_folder / "checkpoints")
     except OSError as error:
-        values |= {"blocking": str(existing), "reason": error.strerror or ""}
+        values |= {"blocking": str(existing), "reason": error.strerror or type(error).__name__}
         findings.append(Finding("SF041", "error", "folder", dict(values)))
-    return shutil.disk_usage(existing).free
+        return -1
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
+
+
+def _size_of(folder: Path) -> int:
+    """Bytes of all files below a folder; 0 if there is none."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

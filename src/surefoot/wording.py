@@ -23,7 +23,7 @@ class Words:
 WORDS: dict[str, Words] = {
     "SF001": Words(
         N_("{file} cannot be read: {reason}"),
-        helps=(N_("give the path of a run.toml; `surefoot demo --write run.toml` makes one"),),
+        helps=(N_("give the path of a run.toml; `surefoot demo --write` makes one"),),
     ),
     "SF002": Words(
         N_("{file} is not valid TOML: {reason}"),
@@ -58,7 +58,7 @@ WORDS: dict[str, Words] = {
     ),
     "SF023": Words(
         N_("the model's file {file} cannot be used: {reason}"),
-        helps=(N_("download it again"),),
+        helps=(N_("download it again, or choose another model"),),
     ),
     "SF024": Words(
         N_("{file} is not a .safetensors file; pickled checkpoints can run code and are not read"),
@@ -124,7 +124,7 @@ WORDS: dict[str, Words] = {
         helps=(N_("free some, lower save.keep, or change `folder` to another disk"),),
     ),
     "SF043": Words(
-        N_("the checkpoint {file} belongs to another run: {differences} differ"),
+        N_("the checkpoint {file} belongs to another run; what differs: {differences}"),
         helps=(N_("give this run another `name`, or set these back; nothing was changed"),),
     ),
     "SF044": Words(
@@ -190,7 +190,7 @@ WORDS: dict[str, Words] = {
         helps=(N_("lower schedule.warmup_steps, to a tenth of the run for example"),),
     ),
     "SF107": Words(
-        N_("alpha / rank = {scale:.3g}: the adapter's output is multiplied by that"),
+        N_("`alpha / rank` is {scale:.3g}: the adapter's output is multiplied by that"),
         notes=(N_("with an absolute learning rate this is like training at {scale:.3g} times the "
                   "rate."),),
         helps=(N_("set alpha to the rank, or raise the learning rate as much"),),
@@ -216,7 +216,10 @@ WORDS: dict[str, Words] = {
                   "steps."),),
         helps=(N_("set model.prediction = \"auto\" unless you know better"),),
     ),
-    "SF301": Words(N_("the caption of {file} is empty"), helps=(N_("write one"),)),
+    "SF301": Words(
+        N_("the caption {file} is empty, so its picture is left out"),
+        helps=(N_("write one, or set data.captions = \"optional\""),),
+    ),
     "SF302": Words(
         N_("the caption {file} has no picture"), helps=(N_("rename or remove it"),)
     ),
@@ -259,6 +262,10 @@ _LEVEL_WORDS: dict[Level, str] = {
 }
 
 
+# Only these values can be words of ours; all others are names, such as that of a file "error".
+_WORDS_AS_VALUES = frozenset({"detail", "outcome", "reason", "shape"})
+
+
 @dataclass(frozen=True)
 class Said:
     """A finding in words, in the language chosen."""
@@ -273,7 +280,8 @@ def say(finding: Finding) -> Said:
     """The finding in words."""
     words = WORDS[finding.code]
     values = {
-        key: _(value) if isinstance(value, str) else value for key, value in finding.values.items()
+        key: _(value) if key in _WORDS_AS_VALUES and isinstance(value, str) else value
+        for key, value in finding.values.items()
     }
     values |= _derived(finding.values)
     return Said(
@@ -299,3 +307,15 @@ STALLS = N_("It stays practically zero: expect pictures close to the base model.
 RUNS_AWAY = N_("Once its RMS passes the floor its steps grow with it: first nothing, then noise.")
 CONSTANT_RATE = N_("a constant rate of 1e-2")
 RAMP_RATE = N_("a ramp of 1e-6 a step")
+
+# What the operating system gives as a reason; it speaks English whatever the locale.
+SYSTEM_REASONS = (
+    N_("File name too long"),
+    N_("Input/output error"),
+    N_("Is a directory"),
+    N_("No space left on device"),
+    N_("No such file or directory"),
+    N_("Not a directory"),
+    N_("Permission denied"),
+    N_("Read-only file system"),
+)

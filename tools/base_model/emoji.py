@@ -31,6 +31,11 @@ class Emoji:
     subcategory: str
 
     @property
+    def kept(self) -> bool:
+        """Whether it is among the things that the model is asked to know well."""
+        return self.category in KEPT_CATEGORIES or self.subcategory in KEPT_SUBCATEGORIES
+
+    @property
     def caption(self) -> str:
         """The full caption, for example `grinning face, face smiling`."""
         return f"{self.name}, {self.subcategory}"
@@ -70,6 +75,12 @@ CATEGORIES = frozenset(
     }
 )
 _CLOCK_FACE = "CLOCK FACE"
+
+# What the model is asked to know well: the rest is only there for a start in shapes and words.
+KEPT_CATEGORIES = frozenset({"smileys and emotion", "animals and nature", "food and drink"})
+KEPT_SUBCATEGORIES = frozenset(
+    {"transport ground", "transport air", "transport water", "sport", "musical instrument"}
+)
 
 
 def read(folder: Path) -> list[Emoji]:

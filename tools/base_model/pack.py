@@ -16,6 +16,7 @@ from transformers import CLIPTokenizer
 from tools.base_model import emoji
 from tools.base_model.denoiser import (
     BATCH_SIZE,
+    NARROWED_FROM,
     Denoiser,
     build_scheduler,
     draw_sheet,
@@ -48,7 +49,8 @@ def write_pipeline(folder: Path) -> None:
     if size > LARGEST:
         raise SystemExit(f"the pipeline takes {size:,} bytes, more than {LARGEST:,}")
     pipeline.to(dtype=torch.float32)  # from fp16 values, as it will be loaded
-    items = emoji.read(folder / "npm")
+    everything = emoji.read(folder / "npm")
+    items = [item for item in everything if item.kept]
     prompts = tuple(item.caption for item in random.Random(7).sample(items, SHEET_PROMPTS))
     sheet = draw_sheet(pipeline, prompts, columns=8)
     sheet.resize((sheet.width * 2, sheet.height * 2), Image.Resampling.LANCZOS).save(
@@ -56,6 +58,8 @@ def write_pipeline(folder: Path) -> None:
     )
     figures = json.loads((folder / "vae.json").read_text())
     card = CARD.format(
+        everything=len(everything),
+        narrowed=f"{1 - NARROWED_FROM:.0%}",
         pictures=len(items),
         version=emoji.VERSION,
         vae_steps=figures["steps"],
@@ -98,7 +102,7 @@ def _loss(
 
 def write_pictures(folder: Path) -> None:
     """Writes the Twemoji example set: 200 for training, 100 others held out."""
-    items = emoji.read(folder / "npm")
+    items = [item for item in emoji.read(folder / "npm") if item.kept]
     random.Random(SPLIT_SEED).shuffle(items)
     target = PACKAGE / "twemoji"
     shutil.rmtree(target, ignore_errors=True)

@@ -48,7 +48,7 @@ def _place(finding: Finding, file: str, text: str) -> Text:
         return shown
     number = line_of(text, finding.path)
     if number:
-        line = text.splitlines()[number - 1].rstrip()
+        line = text.split("\n")[number - 1].rstrip()
         shown.append(f"  --> {file}:{number}  {finding.path}\n", style="blue")
         shown.append(f"{number} | ", style="blue").append(f"{line}\n")
     else:

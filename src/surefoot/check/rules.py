@@ -39,7 +39,13 @@ def own_scale_of_adapters(plan: Plan, _survey: Survey) -> Iterator[Finding]:
         return
     up = rows["lora_up"]
     other = rows.get("magnitude", rows["lora_down"])
-    rate = up.first / optimizer.eps2
+    changes = [Change("optimizer.scale_parameter", '"weight"', "true")]
+    rate = rows["lora_down"].first / max(rows["lora_down"].rms, optimizer.eps2)
+    if not (optimizer.relative_step or optimizer.lr == "auto" or 3e-3 <= optimizer.lr <= 3e-2):
+        # A rate that was meant to be absolute would be far too low as a relative one.
+        changes.append(Change("optimizer.lr", '"auto"', f"{optimizer.lr:g}"))
+        rate *= 1e-2 / optimizer.lr
+    smallest = max(up.first, 1e-30)  # eps2 = 0 is allowed
     by_weight = step_scale(
         "lora_up", "weight", weight_rms=up.weight_rms, alpha=plan.alpha, eps2=optimizer.eps2
     )
@@ -56,12 +62,12 @@ def own_scale_of_adapters(plan: Plan, _survey: Survey) -> Iterator[Finding]:
             "up_change": 100 * up.layer_change,
             "outcome": RUNS_AWAY if up.layer_change > 1 else STALLS,
             "other": other.kind,
-            "other_percent": 100 * (1e-4 / up.first) * other.first / other.rms,
+            "other_percent": 100 * (1e-4 / smallest) * other.first / max(other.rms, 1e-30),
             "up_mended": mended,
-            "up_times": mended / up.first,
+            "up_times": mended / smallest,
         },
         rows=plan.sheet,
-        changes=(Change("optimizer.scale_parameter", '"weight"', "true"),),
+        changes=tuple(changes),
     )
 
 
@@ -139,7 +145,8 @@ def average_longer_than_run(plan: Plan, _survey: Survey) -> Iterator[Finding]:
     if ema != "off" and (1 - ema) * plan.steps < 3:
         mended = max(0.5, 1 - 10 / plan.steps)
         values = {"ema": ema, "length": 1 / (1 - ema), "steps": plan.steps, "mended": mended}
-        change = Change("train.ema", f"{mended:.4g}", f"{ema:g}")
+        off = (1 - mended) * plan.steps < 3  # a run too short for any average
+        change = Change("train.ema", '"off"' if off else f"{mended:.4g}", f"{ema:g}")
         yield Finding("SF108", "warning", "train.ema", dict(values), changes=(change,))
 
 
@@ -148,7 +155,8 @@ def relative_rate_too_high(plan: Plan, _survey: Survey) -> Iterator[Finding]:
     optimizer = plan.config.optimizer
     if not isinstance(optimizer, AdafactorConfig) or optimizer.relative_step:
         return
-    if optimizer.scale_parameter == "weight" and plan.lr > 3e-2:
+    whole = optimizer.scale_parameter is True and isinstance(plan.config.tuning, FullConfig)
+    if (optimizer.scale_parameter == "weight" or whole) and plan.lr > 3e-2:
         change = Change("optimizer.lr", "1e-2", f"{plan.lr:g}")
         values = {"lr": plan.lr, "percent": 100 * plan.lr}
         yield Finding("SF109", "warning", "optimizer.lr", dict(values), changes=(change,))
@@ -171,7 +179,8 @@ def unscaled_relative_step(plan: Plan, _survey: Survey) -> Iterator[Finding]:
 
 def wrong_prediction(plan: Plan, survey: Survey) -> Iterator[Finding]:
     """SF201. Source: sd-scripts' and diffusers' issues on v-prediction models."""
-    if survey.model.parts and plan.prediction != survey.model.prediction:
+    described = survey.model.source == "folder" or plan.config.model.config != "auto"
+    if survey.model.parts and described and plan.prediction != survey.model.prediction:
         values = {"asked": plan.prediction, "found": survey.model.prediction}
         change = Change("model.prediction", '"auto"', f'"{plan.prediction}"')
         yield Finding("SF201", "warning", "model.prediction", dict(values), changes=(change,))
@@ -215,13 +224,17 @@ def resolution_that_does_not_fit(plan: Plan, survey: Survey) -> Iterator[Finding
 def disk_without_room(plan: Plan, survey: Survey) -> Iterator[Finding]:
     """SF042. Asked before the run, since the last save is the worst place to find out."""
     needed = plan.bytes.needed_on_disk(plan.config.save.keep)
-    if survey.free_bytes and needed > survey.free_bytes:
+    if 0 <= survey.free_bytes < needed:
+        needed -= min(survey.cached_bytes(), plan.bytes.cache)
+    if 0 <= survey.free_bytes < needed:
         values = {"needed_mb": needed / _MEGABYTE, "free_mb": survey.free_bytes / _MEGABYTE}
         yield Finding("SF042", "error", "folder", dict(values))
 
 
-def batch_larger_than_set(plan: Plan, _survey: Survey) -> Iterator[Finding]:
-    """SF303."""
+def batch_larger_than_set(plan: Plan, survey: Survey) -> Iterator[Finding]:
+    """SF303. Not where pictures are yet to be mended, which would count."""
+    if any(item.unusable and item.path.startswith("data.") for item in survey.findings):
+        return
     batch = plan.config.train.batch_size * plan.config.train.gradient_accumulation
     if 0 < plan.pictures_in_epoch < batch:
         values = {"batch": batch, "pictures": plan.pictures_in_epoch}

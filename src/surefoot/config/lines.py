@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 _HEADER = re.compile(r"^\s*(\[\[?)\s*([^\]]+?)\s*\]\]?\s*(#.*)?$")
 _KEY = re.compile(
     r"""^\s*((?:[A-Za-z0-9_-]+|"[^"]*"|'[^']*')(?:\s*\.\s*(?:[A-Za-z0-9_-]+|"[^"]*"|'[^']*'))*)\s*="""
+)
+# What can hide a line's end, or is one: strings (of several lines first), comments, brackets.
+_TOKEN = re.compile(
+    r'''"""(?:\\.|[^\\])*?"{3,5}|\'\'\'.*?\'{3,5}|"(?:\\.|[^"\\\n])*"|'[^'\n]*'|#[^\n]*|[][{}\n]''',
+    re.DOTALL,
 )
 
 
@@ -26,25 +32,53 @@ def line_of(text: str, path: str) -> int:
 
 def _places(text: str) -> dict[str, int]:
     places: dict[str, int] = {}
-    counts: dict[str, int] = {}
+    last: dict[str, int] = {}  # of each array of tables, the index of its newest
     table = ""
-    for number, line in enumerate(text.splitlines(), start=1):
-        if header := _HEADER.match(line):
-            table = _plain(header[2])
+    for number, statement in _statements(text):
+        if header := _HEADER.match(statement):
+            table = _indexed(_plain(header[2]), last)
+            _open_parents(places, table, number)
             if header[1] == "[[":
-                index = counts.get(table, -1) + 1
-                counts[table] = index
+                last[table] = last.get(table, -1) + 1
                 places.setdefault(table, number)
-                table = f"{table}.{index}"
+                table = f"{table}.{last[table]}"
             places[table] = number
-        elif key := _KEY.match(line):
-            name = _plain(key[1])
-            places[f"{table}.{name}" if table else name] = number
-            # `optimizer.lr = 1` also opens `optimizer`.
-            for dot in (match.start() for match in re.finditer(r"\.", name)):
-                parent = f"{table}.{name[:dot]}" if table else name[:dot]
-                places.setdefault(parent, number)
+        elif key := _KEY.match(statement):
+            name = f"{table}.{_plain(key[1])}" if table else _plain(key[1])
+            places[name] = number
+            _open_parents(places, name, number)
     return places
+
+
+def _statements(text: str) -> Iterator[tuple[int, str]]:
+    """Each statement with the number of its first line; arrays and strings may take several."""
+    number, start, depth = 1, 0, 0
+    for token in _TOKEN.finditer(text):
+        if token[0] in ("[", "{"):
+            depth += 1
+        elif token[0] in ("]", "}"):
+            depth -= 1
+        elif token[0] == "\n" and depth <= 0:
+            statement = text[start : token.start()]
+            yield number, statement
+            number, start, depth = number + statement.count("\n") + 1, token.end(), 0
+    yield number, text[start:]
+
+
+def _open_parents(places: dict[str, int], name: str, number: int) -> None:
+    """`optimizer.lr = 1` also opens `optimizer`."""
+    for dot in re.finditer(r"\.", name):
+        places.setdefault(name[: dot.start()], number)
+
+
+def _indexed(name: str, last: dict[str, int]) -> str:
+    """The path with indices: below `[[data.folders]]`, `[data.folders.x]` is in its newest."""
+    path = ""
+    for part in name.split("."):
+        if path in last:
+            path = f"{path}.{last[path]}"
+        path = f"{path}.{part}" if path else part
+    return path
 
 
 def _plain(name: str) -> str:

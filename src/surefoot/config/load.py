@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast, get_args
@@ -14,6 +15,7 @@ from pydantic_core import ErrorDetails
 
 from surefoot.config.optimizer import AdafactorConfig, AdamWConfig
 from surefoot.config.run import RunConfig
+from surefoot.config.section import DEVICE, NAME, PATH
 from surefoot.config.tuning import DoraConfig, FullConfig, LoraConfig
 from surefoot.finding import Finding, Refused, Value
 from surefoot.language import N_
@@ -25,6 +27,13 @@ UNIONS: dict[str, dict[str, type[BaseModel]]] = {
 }
 # A section that names no kind is of the default kind, so that `[optimizer] lr = 1e-3` works.
 _DEFAULT_KINDS = {"tuning": "dora", "optimizer": "adafactor"}
+# What stands in for a section that a run must have, in `load_rest`.
+_STAND_INS: dict[str, object] = {
+    "name": "unnamed",
+    "model": {"path": "builtin"},
+    "data": {"folders": [{"path": "builtin"}]},
+    "train": {"steps": 1},
+}
 
 
 @dataclass(frozen=True)
@@ -52,20 +61,9 @@ def load(path: Path, overrides: tuple[str, ...] = ()) -> Loaded:
         Refused: With one finding for every problem in the file.
     """
     text = _read_text(path)
+    document, problems = _document(path, text, overrides)
     try:
-        document: dict[str, object] = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise _refused("SF002", str(path), {"file": str(path), "reason": str(error)}) from None
-    problems = [problem for item in overrides if (problem := _override(document, item))]
-    for section, kind in _DEFAULT_KINDS.items():
-        table = document.get(section)
-        if isinstance(table, dict):
-            cast(dict[str, object], table).setdefault("kind", kind)
-    try:
-        # Strict, so that "true" in quotes is not taken for true; by way of JSON, where strict still
-        # takes a list for a tuple.
-        document_json = json.dumps(document, default=str)
-        config = TypeAdapter(RunConfig).validate_json(document_json, strict=True)
+        config = _validated(document)
     except ValidationError as error:
         problems += _problems(error.errors(include_url=False))
         raise Refused(problems) from None
@@ -74,39 +72,96 @@ def load(path: Path, overrides: tuple[str, ...] = ()) -> Loaded:
     return Loaded(config, text, path)
 
 
+def load_rest(path: Path, overrides: tuple[str, ...], problems: Sequence[Finding]) -> Loaded:
+    """What is left of a run.toml that `load` refused, so that the files it names can be looked at.
+
+    Sections with a problem are left out, and where a run must have them something stands in.
+
+    Raises:
+        Refused: If nothing is left.
+    """
+    text = _read_text(path)
+    document, _problems_again = _document(path, text, overrides)
+    spoilt = {problem.path.partition(".")[0] for problem in problems}
+    rest = {key: value for key, value in document.items() if key not in spoilt}
+    try:
+        return Loaded(_validated(_STAND_INS | rest), text, path)
+    except ValidationError as error:  # a problem that no section was blamed for
+        raise Refused(_problems(error.errors(include_url=False))) from None
+
+
+def _document(
+    path: Path, text: str, overrides: tuple[str, ...]
+) -> tuple[dict[str, object], list[Finding]]:
+    try:
+        document: dict[str, object] = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:  # also numbers of thousands of digits
+        values = {"file": str(path), "reason": str(error)}
+        raise Refused([Finding("SF002", "error", "", dict(values))]) from None
+    problems = [problem for item in overrides if (problem := _override(document, item))]
+    for section, kind in _DEFAULT_KINDS.items():
+        table = document.get(section)
+        if isinstance(table, dict):
+            cast(dict[str, object], table).setdefault("kind", kind)
+    return document, problems
+
+
+def _validated(document: dict[str, object]) -> RunConfig:
+    # Strict, so that "true" in quotes is not taken for true; by way of JSON, where strict still
+    # takes a list for a tuple. JSON has no dates; as tables they fit nowhere, as text they would.
+    document_json = json.dumps(document, default=lambda value: {"date": str(value)})
+    return TypeAdapter(RunConfig).validate_json(document_json, strict=True)
+
+
 def _read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
-        raise _refused("SF001", "", {"file": str(path), "reason": "file not found"}) from None
+        raise _unreadable(path, N_("file not found")) from None
     except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise _refused("SF001", "", {"file": str(path), "reason": reason}) from None
+        raise _unreadable(path, error.strerror or type(error).__name__) from None
     except UnicodeDecodeError:
-        raise _refused("SF001", "", {"file": str(path), "reason": "not UTF-8 text"}) from None
+        raise _unreadable(path, N_("not UTF-8 text")) from None
 
 
-def _refused(code: str, path: str, values: dict[str, Value]) -> Refused:
-    return Refused([Finding(code, "error", path if code != "SF002" else "", values)])
+def _unreadable(path: Path, reason: str) -> Refused:
+    return Refused([Finding("SF001", "error", "", {"file": str(path), "reason": reason})])
 
 
 def _override(document: dict[str, object], text: str) -> Finding | None:
     key, sign, value = text.partition("=")
-    parts = key.strip().split(".")
-    if not sign or not all(parts):
+    *parents, name = (part.strip() for part in key.split("."))
+    unicode = text.encode(errors="ignore").decode() == text  # argv may carry other bytes
+    if not sign or not name or not all(parents) or not unicode:
         return Finding("SF005", "error", "", {"override": text})
-    table = document
-    for part in parts[:-1]:
-        inner = table.setdefault(part, {})
-        if not isinstance(inner, dict):
-            return Finding("SF005", "error", "", {"override": text})
-        table = cast(dict[str, object], inner)
-    try:
-        table[parts[-1]] = tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
-        # A bare word is what people type in a shell: optimizer.kind=adamw.
-        table[parts[-1]] = value.strip()
+    table: object = document
+    for part in parents:
+        table = _entered(table, part)
+    if isinstance(table, dict):
+        cast(dict[str, object], table)[name] = _overriding(value)
+    elif isinstance(table, list) and _entered(cast(list[object], table), name) is not None:
+        cast(list[object], table)[int(name)] = _overriding(value)
+    else:
+        return Finding("SF005", "error", "", {"override": text})
     return None
+
+
+def _entered(table: object, part: str) -> object:
+    """What is inside a table (made if need be) or a list, `None` if there is no such thing."""
+    if isinstance(table, dict):
+        return cast(dict[str, object], table).setdefault(part, {})
+    if isinstance(table, list) and part.isascii() and part.isdigit():
+        items = cast(list[object], table)
+        return items[int(part)] if int(part) < len(items) else None
+    return None
+
+
+def _overriding(value: str) -> object:
+    try:
+        return tomllib.loads(f"value = {value}")["value"]
+    except (ValueError, RecursionError):
+        # A bare word is what people type in a shell: optimizer.kind=adamw.
+        return value.strip()
 
 
 def _problems(errors: list[ErrorDetails]) -> list[Finding]:
@@ -115,7 +170,7 @@ def _problems(errors: list[ErrorDetails]) -> list[Finding]:
     reasons: dict[str, list[str]] = {}
     for error in errors:
         path, names = _place(error)
-        values: dict[str, Value] = {"key": path, "given": _shown(error["input"])}
+        values: dict[str, Value] = {"key": path, "given": _shown(_given(error))}
         match error["type"]:
             case "extra_forbidden":
                 key = path.rpartition(".")[2]
@@ -130,7 +185,20 @@ def _problems(errors: list[ErrorDetails]) -> list[Finding]:
                 reasons.setdefault(path, []).append(_expected(error))
                 values["expected"] = " / ".join(dict.fromkeys(reasons[path]))
                 findings[[item.path for item in findings].index(path)].values.update(values)
-    return findings
+    # A list with a bad item is also said to be too short, or not to be the union's other branch.
+    return [
+        finding
+        for finding in findings
+        if finding.code != "SF004"
+        or not any(item.path.startswith(f"{finding.path}.") for item in findings)
+    ]
+
+
+def _given(error: ErrorDetails) -> object:
+    """The value in question; for a section of no known kind, its `kind`."""
+    if error["type"].startswith("union_tag") and isinstance(error["input"], dict):
+        return cast(dict[str, object], error["input"]).get("kind")
+    return error["input"]
 
 
 def _place(error: ErrorDetails) -> tuple[str, list[str]]:
@@ -169,12 +237,15 @@ _EXPECTED = {
     "string_type": N_("text in quotes"),
     "tuple_type": N_("a list in brackets"),
     "model_type": N_("a section with keys"),
+    "dict_type": N_("a section with keys"),
     "finite_number": N_("a finite number"),
     "too_short": N_("a list with something in it"),
     "string_too_short": N_("text that is not empty"),
-    "string_pattern_mismatch": N_(
-        "letters, digits, dots, - and _, beginning with a letter or digit"
-    ),
+}
+_PATTERNS = {
+    NAME: N_("letters, digits, dots, - and _, beginning with a letter or digit"),
+    PATH: N_("a path, on one line"),
+    DEVICE: N_("auto, cpu, cuda, cuda:1 or mps, in quotes"),
 }
 _BOUNDS = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
 
@@ -183,9 +254,12 @@ def _expected(error: ErrorDetails) -> str:
     context = error.get("ctx", {})
     if error["type"] in _EXPECTED:
         return _EXPECTED[error["type"]]
+    if error["type"] == "string_pattern_mismatch":
+        return _PATTERNS[str(context["pattern"])]
     for key in ("expected", "expected_tags"):
         if key in context:
-            return str(context[key]).replace("'", '"')
+            listed = str(context[key]).replace("'", '"')
+            return listed.replace(", ", " / ").replace(" or ", " / ")
     for key, sign in _BOUNDS.items():
         if key in context:
             return f"{sign} {context[key]}"

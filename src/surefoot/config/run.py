@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from surefoot.config.optimizer import AdafactorConfig, OptimizerConfig
-from surefoot.config.section import Section
+from surefoot.config.section import DEVICE, NAME, PathText, Section
 from surefoot.config.tuning import DoraConfig, TuningConfig
 
 FORMAT = 1
@@ -22,10 +22,10 @@ class ModelConfig(Section):
     family: Literal["sd15"] = "sd15"
     """The model family: `sd15` (Stable Diffusion 1.x and 2.x)."""
 
-    path: Annotated[str, Field(min_length=1)]
+    path: PathText
     """A diffusers folder, a single `.safetensors` checkpoint, a hub id, or `builtin`."""
 
-    config: str = "auto"
+    config: PathText = "auto"
     """For a single file: a diffusers folder or hub id with the configs and the tokenizer."""
 
     prediction: Literal["auto", "epsilon", "v_prediction"] = "auto"
@@ -35,7 +35,7 @@ class ModelConfig(Section):
 class FolderConfig(Section):
     """One folder of pictures with captions beside them."""
 
-    path: Annotated[str, Field(min_length=1)]
+    path: PathText
     """A folder of pictures; `cat.png` has its caption in `cat.txt`. Folders inside count too.
     `builtin` is the example set."""
 
@@ -114,14 +114,14 @@ class TrainConfig(Section):
     ema: Annotated[float, Field(gt=0, lt=1)] | Off = "off"
     """Decay of a moving average of the trained weights, which is then what is exported."""
 
-    device: str = "auto"
+    device: Annotated[str, Field(pattern=DEVICE)] = "auto"
     """`auto`, `cpu`, `cuda`, `cuda:1`, `mps`."""
 
 
 class ValidationConfig(Section):
     """The loss on pictures that are not trained on, always with the same noise and timesteps."""
 
-    folder: str = "off"
+    folder: PathText = "off"
     """A folder like those of `data`, or `builtin`, or `off`."""
 
     every: Positive | Auto = "auto"
@@ -166,22 +166,41 @@ class RunConfig(Section):
     format: Literal[1] = FORMAT
     """Version of this file's format."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+    name: Annotated[str, Field(pattern=NAME)]
     """The run's name, and its folder's."""
 
-    folder: str = "runs"
+    folder: PathText = "runs"
     """Where run folders go."""
 
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     """Seed of all randomness."""
 
     model: ModelConfig
+    """The model to start from."""
+
     tuning: TuningConfig = DoraConfig()
+    """How the weights may move; `kind` says which."""
+
     optimizer: OptimizerConfig = AdafactorConfig()
+    """What makes steps of gradients; `kind` says which."""
+
     schedule: ScheduleConfig = ScheduleConfig()
+    """The learning rate over the run."""
+
     data: DataConfig
+    """The pictures to learn from."""
+
     objective: ObjectiveConfig = ObjectiveConfig()
+    """What is minimised."""
+
     train: TrainConfig
+    """The loop."""
+
     validation: ValidationConfig = ValidationConfig()
+    """The loss on held-out pictures."""
+
     preview: PreviewConfig = PreviewConfig()
+    """Pictures drawn on the way."""
+
     save: SaveConfig = SaveConfig()
+    """Checkpoints."""

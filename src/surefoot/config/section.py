@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
+PATH = r"^[^\x00-\x1f]+$"
+DEVICE = r"^(auto|cpu|mps|cuda(:[0-9]{1,3})?)$"
+
+PathText = Annotated[str, Field(min_length=1, pattern=PATH)]
 
 
 class Section(BaseModel):

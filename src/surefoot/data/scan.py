@@ -9,6 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 from surefoot.data.pictures import PictureError, PictureFault, open_upright
+from surefoot.language import N_
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -175,7 +176,7 @@ def _examine(image: Path, *, captions: dict[tuple[Path, str], Path], need_captio
     width = height = 0
     try:
         if image.exists() and not image.is_file():  # a pipe would block for ever
-            raise PictureError("image_not_readable", image, "not a regular file")
+            raise PictureError("image_not_readable", image, N_("not a regular file"))
         width, height = open_upright(image).size
     except PictureError as error:
         problems.append(Problem(error.kind, image, error.detail))
@@ -199,7 +200,7 @@ def _read_caption(path: Path, *, need_captions: bool) -> tuple[str, list[Problem
     except UnicodeDecodeError as error:
         return "", [Problem("caption_not_utf8", path, f"byte {error.start}")]
     if "\0" in text:  # UTF-16 without a byte order mark is valid UTF-8 full of NULs
-        return "", [Problem("caption_not_utf8", path, "NUL character")]
+        return "", [Problem("caption_not_utf8", path, N_("NUL character"))]
     if need_captions and not text:
         return "", [Problem("caption_empty", path, "")]
     return text, []

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from surefoot.finding import Finding, Refused
-from surefoot.formats.weights import read_safetensors, write_safetensors
+from surefoot.formats.weights import read_safetensors, sync_folder, write_safetensors
 from surefoot.tuning.trainable import Trainable
 
 FORMAT = 1
@@ -74,19 +74,27 @@ class Checkpoints:
             "optimizer_numbers": numbers,
             "sha256": hashes,
         }
+        manifest["manifest_sha256"] = _digest(manifest)
         with (part / _MANIFEST).open("w", encoding="utf-8") as file:
             json.dump(manifest, file, indent=1)
             file.flush()
             os.fsync(file.fileno())
+        sync_folder(part)
         shutil.rmtree(target, ignore_errors=True)
         part.rename(target)
-        for old in self.steps()[: -self._keep]:
+        sync_folder(self._folder)
+        # Folders of later steps are damaged ones that a resumed run passed over: they must not
+        # count among those that are kept.
+        ours = [path for path in self.steps() if _step_of(path) <= state.step]
+        for old in set(self.steps()) - set(ours[-self._keep :]):
             shutil.rmtree(old, ignore_errors=True)
         return target
 
     def steps(self) -> list[Path]:
         """The finished checkpoint folders, oldest first."""
-        return sorted(path for path in self._folder.glob("step-*") if path.suffix != ".part")
+        found = self._folder.glob("step-*")
+        finished = (path for path in found if path.name.removeprefix("step-").isdecimal())
+        return sorted(finished, key=_step_of)
 
     def read_last(self, damaged: list[Finding]) -> State | None:
         """The newest whole checkpoint, `None` if there is none.
@@ -100,19 +108,21 @@ class Checkpoints:
         for folder in reversed(self.steps()):
             try:
                 return self._read(folder)
-            except (OSError, ValueError, KeyError) as error:
+            except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
                 values = {"file": str(folder), "reason": str(error) or type(error).__name__}
                 damaged.append(Finding("SF044", "warning", "", dict(values)))
         return None
 
     def _read(self, folder: Path) -> State:
         manifest = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
+        if manifest.pop("manifest_sha256") != _digest(manifest):
+            raise ValueError(f"{_MANIFEST} is not what was written")
         for name, expected in manifest["sha256"].items():
             with (folder / name).open("rb") as file:
                 if hashlib.file_digest(file, "sha256").hexdigest() != expected:
-                    raise ValueError(f"{name} is not what was written")
+                    raise ValueError(f"{name}: SHA-256 mismatch")
         if manifest["fingerprint"] != self._fingerprint:
-            values = {"file": str(folder), "differences": "its settings"}
+            values = {"file": str(folder), "differences": "fingerprint"}
             raise Refused([Finding("SF043", "error", "name", dict(values))])
         tensors = {name: read_safetensors(folder / name)[0] for name in manifest["sha256"]}
         return State(
@@ -123,6 +133,14 @@ class Checkpoints:
             ),
             averages=tensors.get("average.safetensors", {}),
         )
+
+
+def _step_of(folder: Path) -> int:
+    return int(folder.name.removeprefix("step-"))
+
+
+def _digest(manifest: Mapping[str, object]) -> str:
+    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
 
 
 def optimizer_state(
@@ -146,14 +164,9 @@ def restore_optimizer(
     for item in trainables:
         if item.name in state:
             optimizer.state[item.parameter] = {
-                key: value.to(_device_of(item, value)) if isinstance(value, Tensor) else value
+                key: value.to(item.parameter.device) if isinstance(value, Tensor) else value
                 for key, value in state[item.name].items()
             }
-
-
-def _device_of(item: Trainable, value: Tensor) -> torch.device:
-    # A step counter of torch's own optimizers is a scalar that stays on the CPU unless fused.
-    return item.parameter.device if value.dim() else value.device
 
 
 def _flatten(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import time
+from io import TextIOWrapper
 from pathlib import Path
 from types import TracebackType
 from typing import Self, final
@@ -21,8 +23,9 @@ class Events:
 
     def __init__(self, run_folder: Path, first_step: int) -> None:
         """Opens the log; scalars of steps that will be done again are hidden in TensorBoard."""
-        self._file = (run_folder / "events.jsonl").open("a", encoding="utf-8")
-        self._writer = SummaryWriter(str(run_folder / "tensorboard"), purge_step=first_step)
+        self._file = _open_log(run_folder / "events.jsonl")
+        # Scalars of a step bear the number of steps done, so that of the checkpoint itself stays.
+        self._writer = SummaryWriter(str(run_folder / "tensorboard"), purge_step=first_step + 1)
 
     def __enter__(self) -> Self:
         """Used in a `with`."""
@@ -42,7 +45,8 @@ class Events:
 
     def write(self, event: str, **values: EventValue) -> None:
         """Appends one event with the time in seconds since 1970."""
-        line = json.dumps({"event": event, "time": round(time.time(), 3), **values})
+        plain = {name: _plain(value) for name, value in values.items()}
+        line = json.dumps({"event": event, "time": round(time.time(), 3), **plain})
         self._file.write(line + "\n")
         self._file.flush()
 
@@ -55,6 +59,20 @@ class Events:
         self.write(event, step=step, **values)
         for name, value in values.items():
             self._writer.add_scalar(f"{event}/{name}", value, step)
+
+
+def _open_log(path: Path) -> TextIOWrapper:
+    """Opened so that the next line does not run on from one that a kill cut short."""
+    whole = not path.exists() or path.read_bytes()[-1:] in (b"", b"\n")
+    file = path.open("a", encoding="utf-8")
+    if not whole:
+        file.write("\n")
+    return file
+
+
+def _plain(value: EventValue) -> EventValue:
+    """JSON has no NaN and no infinity; `float` reads their names."""
+    return value if not isinstance(value, float) or math.isfinite(value) else str(value)
 
 
 def read_events(run_folder: Path) -> list[dict[str, object]]:

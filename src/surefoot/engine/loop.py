@@ -106,12 +106,12 @@ def _gradient_norm(session: Session) -> float:
     """The norm of all gradients before clipping; clips where asked."""
     parameters = [item.parameter for item in session.tuned.trainables]
     limit = session.plan.config.train.clip_grad_norm
-    most = math.inf if limit == "off" else limit
     norm = torch.nn.utils.get_total_norm(
         [item.grad for item in parameters if item.grad is not None]
     )
-    if limit != "off":
-        torch.nn.utils.clip_grads_with_norm_(parameters, most, norm)
+    # A norm that is not finite would make every gradient so, and hide where it came from.
+    if limit != "off" and norm.isfinite():
+        torch.nn.utils.clip_grads_with_norm_(parameters, limit, norm)
     return float(norm)
 
 

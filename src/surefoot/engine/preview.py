@@ -70,10 +70,21 @@ def _wrapped(
     text: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont
 ) -> list[str]:
     lines = [""]
-    for word in text.split():
+    for word in (piece for word in text.split() for piece in _pieces(word, width, font)):
         longer = f"{lines[-1]} {word}".strip()
         if lines[-1] and font.getlength(longer) > width:
             lines.append(word)
         else:
             lines[-1] = longer
     return lines
+
+
+def _pieces(word: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> list[str]:
+    """The word, cut where it would run into the neighbour's column."""
+    pieces = [""]
+    for letter in word:
+        if pieces[-1] and font.getlength(pieces[-1] + letter) > width:
+            pieces.append(letter)
+        else:
+            pieces[-1] += letter
+    return pieces

@@ -71,7 +71,8 @@ class Reporter:
             self._last_line = now
             task = self._progress.tasks[0]
             left = (task.total or 0) - task.completed
-            self.console.print(_("  {said}, {left:.0f} to go").format(said=said, left=left))
+            to_go = _("{left:.0f} to go").format(left=left)
+            self.console.print("  " + "  ".join(part for part in (said, to_go) if part))
 
     def finding(self, finding: Finding) -> None:
         """A finding made while running."""

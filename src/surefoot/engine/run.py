@@ -71,6 +71,10 @@ def _run_locked(
     if state is None:
         _start_folder(loaded, plan, findings)
     first_step = 0 if state is None else state.step
+    if first_step:
+        reporter.line(
+            _("going on from step {step} of {steps}").format(step=first_step, steps=plan.steps)
+        )
     with Events(plan.run_folder, first_step) as events:
         events.write("started", step=first_step, version=__version__, fingerprint=plan.fingerprint)
         session = _open_session(plan, survey, events, state, reporter)
@@ -94,9 +98,10 @@ def _open_session(
 
 def _check_same_run(plan: Plan) -> None:
     """A run folder belongs to one run: what would train differently needs another name."""
-    if not (plan.run_folder / "plan.json").exists():
+    try:
+        before = read_plan(plan.run_folder)
+    except (OSError, ValueError):  # none, or not ours: its checkpoints say whose they are
         return
-    before = read_plan(plan.run_folder)
     if before.fingerprint != plan.fingerprint and open_checkpoints(plan).steps():
         changed = differences(before, plan)
         values = {"file": str(plan.run_folder), "differences": ", ".join(changed)}
@@ -143,11 +148,14 @@ def _sheet(plan: Plan) -> Path | None:
     """All previews of the run on one sheet, a line for each step at which they were drawn."""
     rows = [
         (
-            _("step {step}").format(step=int(folder.name.removeprefix("step-"))),
+            # Not translated: the font on the sheet, Pillow's own, has Latin letters only.
+            f"step {int(folder.name.removeprefix('step-'))}",
             sorted(folder.glob("*.png")),
         )
         for folder in sorted((plan.run_folder / "samples").glob("step-*"))
     ]
+    # Prompts may be changed between two starts of a run; older pictures are not of these prompts.
+    rows = [row for row in rows if len(row[1]) == len(plan.config.preview.prompts)]
     if not rows:
         return None
     path = plan.run_folder / "sheet.png"

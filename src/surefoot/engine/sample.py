@@ -14,7 +14,7 @@ from surefoot.engine.assemble import (
 )
 from surefoot.engine.preview import draw_previews, write_sheet
 from surefoot.finding import Finding, Refused
-from surefoot.language import _
+from surefoot.language import N_
 from surefoot.plan import Plan, read_plan
 
 
@@ -35,7 +35,7 @@ def sample_run(
     plan = _read(run_folder)
     state = open_checkpoints(plan).read_last([])
     if state is None:
-        raise _refused(run_folder, "no checkpoint yet")
+        raise _refused(run_folder, N_("no checkpoint yet"))
     chosen = tuple(prompts) or plan.config.preview.prompts
     if not chosen:
         raise Refused([Finding("SF048", "error", "")])
@@ -44,11 +44,12 @@ def sample_run(
     )
     folder = out or _next_folder(plan.run_folder / "samples")
     family = load_family(plan, open_device(plan.device))
-    rows = [(_("base"), draw_previews(family, preview, plan.resolution, folder / "base"))]
+    # The font on the sheet, Pillow's own, has Latin letters only.
+    rows = [("base", draw_previews(family, preview, plan.resolution, folder / "base"))]
     tuned = attach(plan, family)
     load_trained(tuned, state.averages or state.tensors)
     trained = draw_previews(family, preview, plan.resolution, folder / "trained")
-    rows.append((_("trained"), trained))
+    rows.append(("trained", trained))
     write_sheet(folder / "sheet.png", rows, chosen)
     return folder / "sheet.png"
 
@@ -57,7 +58,7 @@ def _read(run_folder: Path) -> Plan:
     try:
         return read_plan(run_folder)
     except OSError:
-        raise _refused(run_folder, "it has no plan.json") from None
+        raise _refused(run_folder, N_("it has no plan.json")) from None
     except ValueError as error:
         raise _refused(run_folder, str(error).splitlines()[0]) from None
 

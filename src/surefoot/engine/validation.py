@@ -34,7 +34,7 @@ class Validation:
         self._pictures = pictures
         self._family = family
         self._conditioning = conditioning
-        self._prediction = prediction
+        self._prediction: Prediction = prediction
         self._draws = draws
         self._seed = seed
 

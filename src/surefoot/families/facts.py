@@ -37,6 +37,7 @@ class FamilyFacts:
     """One family.
 
     Attributes:
+        pipelines: What its diffusers folders may say they are, in model_index.json.
         components: Folders that a diffusers model must have.
         parts: What can be trained.
         latent_channels: Channels of the latents.
@@ -47,6 +48,7 @@ class FamilyFacts:
         full_lr: Customary absolute learning rate of full fine-tuning.
     """
 
+    pipelines: tuple[str, ...]
     components: tuple[str, ...]
     parts: dict[str, PartFacts]
     latent_channels: int
@@ -70,6 +72,7 @@ def _presets(
 
 FAMILIES: dict[FamilyName, FamilyFacts] = {
     "sd15": FamilyFacts(
+        pipelines=("StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline"),
         components=("unet", "vae", "text_encoder", "tokenizer", "scheduler"),
         parts={
             "unet": PartFacts("model.diffusion_model.", _presets(_ATTENTION, _FEED_FORWARD)),

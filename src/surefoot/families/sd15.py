@@ -100,7 +100,7 @@ class StableDiffusion:
     def enable_gradient_checkpointing(self) -> None:
         """Both trained parts compute activations twice."""
         self._unet.enable_gradient_checkpointing()
-        self._text_encoder.gradient_checkpointing_enable({"use_reentrant": False})
+        self._text_encoder.activation_checkpointing_enable({"use_reentrant": False})
 
     def save(self, folder: str) -> None:
         """Writes a diffusers folder, safetensors only."""

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
 import numpy as np
+
+from surefoot.language import N_
 
 _DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 _LARGEST_HEADER = 100_000_000  # bytes; what the format allows
@@ -29,7 +32,7 @@ class TensorHeader:
     @property
     def numbers(self) -> int:
         """How many numbers it holds."""
-        return int(np.prod(self.shape, dtype=np.int64))
+        return math.prod(self.shape)
 
 
 def read_header(path: Path) -> dict[str, TensorHeader]:
@@ -43,23 +46,31 @@ def read_header(path: Path) -> dict[str, TensorHeader]:
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         if size < 8 or not 2 <= length <= min(_LARGEST_HEADER, size - 8):
-            raise HeaderError("not a safetensors file, or cut short")
+            raise HeaderError(N_("not a safetensors file, or cut short"))
         try:
             entries = cast(dict[str, dict[str, object]], json.loads(file.read(length)))
-        except ValueError:
-            raise HeaderError("its header is not readable") from None
-    tensors: dict[str, TensorHeader] = {}
-    for name, entry in entries.items():
-        if name == "__metadata__":
-            continue
-        start, end = cast(tuple[int, int], entry["data_offsets"])
-        shape = tuple(cast(list[int], entry["shape"]))
-        tensors[name] = TensorHeader(
-            str(entry["dtype"]), shape, 8 + length + start, 8 + length + end
-        )
+            tensors = {
+                name: _tensor(entry, 8 + length)
+                for name, entry in entries.items()
+                if name != "__metadata__"
+            }
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+            raise HeaderError(N_("its header is not readable")) from None
     if tensors and max(tensor.end for tensor in tensors.values()) != size:
-        raise HeaderError("cut short: its header promises more bytes than it has")
+        raise HeaderError(N_("cut short: its header promises more bytes than it has"))
     return tensors
+
+
+def _tensor(entry: dict[str, object], origin: int) -> TensorHeader:
+    start, end = cast(list[int], entry["data_offsets"])
+    shape = tuple(cast(list[int], entry["shape"]))
+    dtype = str(entry["dtype"])
+    if not all(type(number) is int and number >= 0 for number in (start, end - start, *shape)):
+        raise ValueError(entry)
+    tensor = TensorHeader(dtype, shape, origin + start, origin + end)
+    if dtype in _DTYPES and end - start != tensor.numbers * np.dtype(_DTYPES[dtype]).itemsize:
+        raise ValueError(entry)
+    return tensor
 
 
 def sampled_rms(path: Path, header: TensorHeader, largest: int = 65_536) -> float:

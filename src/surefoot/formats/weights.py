@@ -60,7 +60,7 @@ def write_safetensors(
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
     return digest
 
 
@@ -121,7 +121,7 @@ def _read_header(file: BinaryIO) -> tuple[dict[str, Any], int]:
     return json.loads(file.read(length)), length
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Bring a rename in this folder to the disk. Windows opens no folders; it journals renames."""
     if os.name == "nt":
         return

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import TypedDict, cast, overload
+import math
+from collections.abc import Callable, Iterable, Mapping
+from itertools import chain
+from typing import TypedDict, cast, get_args, overload
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
+from torch.optim.optimizer import StateDict
 
 from surefoot.optim.scaling import ScaleParameter, TensorKind, step_scale
 from surefoot.optim.schedules import relative_rate
+
+_SMALLEST_EPS1 = 1e-37
+"""Its reciprocal root, and that times the root of the largest float32, are float32 numbers."""
 
 
 class AdafactorGroup(TypedDict):
@@ -58,12 +64,12 @@ class Adafactor(Optimizer):
         decay_rate: beta2 at step t is `1 - t**decay_rate`.
         beta1: Momentum over the updates, 0 for none. It averages the update itself; a learning
             rate of the past never enters.
-        eps1: Added to each squared gradient.
+        eps1: Added to each squared gradient; not 0, since a gradient of 0 would then give NaN.
         eps2: Floor under a tensor's own RMS.
         weight_decay: Decoupled; multiplied by the scaled learning rate.
 
     Raises:
-        ValueError: For a value out of its range; the message names it.
+        ValueError: For a value out of its range, in whichever group; the message names it.
 
     Convolutions are factored as (out, in*kh*kw); one-dimensional tensors are not factored.
     """
@@ -83,9 +89,6 @@ class Adafactor(Optimizer):
         eps2: float = 1e-3,
         weight_decay: float = 0.0,
     ) -> None:
-        _check(lr, clip_threshold, decay_rate, beta1, eps1, eps2, weight_decay)
-        if warmup_init and not relative_step:
-            raise ValueError("warmup_init needs relative_step: it is the ramp of its rate")
         super().__init__(
             params,
             {
@@ -104,8 +107,35 @@ class Adafactor(Optimizer):
                 "alpha": 1.0,
             },
         )
-        for group in self.param_groups:
-            _check_group(cast(AdafactorGroup, group))
+
+    def add_param_group(self, param_group: dict[str, object]) -> None:
+        """Adds a group of tensors; what it does not say is as for the others.
+
+        Raises:
+            ValueError: For a value out of its range; the group is not added then.
+        """
+        super().add_param_group(param_group)
+        try:
+            group = cast(AdafactorGroup, self.param_groups[-1])
+            _check_options(group)
+            _check_layers(group)
+        except ValueError:
+            self.param_groups.pop()
+            raise
+
+    def load_state_dict(self, state_dict: StateDict) -> None:
+        """Takes over what `state_dict` returned; the state stays fp32."""
+        super().load_state_dict(state_dict)
+        # torch has cast each tensor of the state to its parameter's dtype, which rounds the second
+        # moment of a bf16 parameter to 8 bits.
+        indices = chain.from_iterable(group["params"] for group in state_dict["param_groups"])
+        parameters = chain.from_iterable(group["params"] for group in self.param_groups)
+        held = dict(zip(indices, parameters, strict=True))
+        saved = cast(Mapping[int, Mapping[str, Tensor | int]], state_dict["state"])
+        for index, state in saved.items():
+            for key, value in state.items():
+                if isinstance(value, Tensor):
+                    self.state[held[index]][key] = value.to(held[index].device)
 
     @overload
     def step(self, closure: None = None) -> None: ...
@@ -188,7 +218,9 @@ def _normalised(gradient: Tensor, state: AdafactorState, beta2: float, eps1: flo
     row = state["row"].lerp_(matrix.mean(dim=1), 1.0 - beta2)
     column = state["column"].lerp_(matrix.mean(dim=0), 1.0 - beta2)
     # V = row column^T / mean(row): equation 7 with means instead of sums.
-    row_root = (row / row.mean()).rsqrt_()
+    # Two roots rather than the root of a quotient, which float32 would round to 0 for a row without
+    # gradients beside large ones.
+    row_root = row.rsqrt() * row.mean().sqrt()
     update = gradient.flatten(1) * row_root[:, None]
     return update.mul_(column.rsqrt()).view_as(gradient)
 
@@ -197,27 +229,31 @@ def _rms(tensor: Tensor) -> Tensor:
     return tensor.square().mean().sqrt()
 
 
-def _check(
-    lr: float,
-    clip_threshold: float,
-    decay_rate: float,
-    beta1: float,
-    eps1: float,
-    eps2: float,
-    weight_decay: float,
-) -> None:
-    for name, value in (("lr", lr), ("eps1", eps1), ("eps2", eps2), ("weight_decay", weight_decay)):
-        if not value >= 0:
-            raise ValueError(f"{name} must not be negative, but is {value}")
-    if not clip_threshold > 0:
-        raise ValueError(f"clip_threshold must be greater than 0, but is {clip_threshold}")
-    if not decay_rate < 0:
-        raise ValueError(f"decay_rate must be less than 0, but is {decay_rate}")
-    if not 0 <= beta1 < 1:
-        raise ValueError(f"beta1 must be in [0, 1), but is {beta1}")
+def _check_options(group: AdafactorGroup) -> None:
+    for name in ("lr", "eps2", "weight_decay"):
+        if not 0 <= group[name] < math.inf:
+            raise ValueError(f"{name} must be a number from 0 on, but is {group[name]}")
+    if not _SMALLEST_EPS1 <= group["eps1"] < math.inf:
+        raise ValueError(f"eps1 must be at least {_SMALLEST_EPS1:g}, but is {group['eps1']}")
+    if not group["clip_threshold"] > 0:
+        raise ValueError(f"clip_threshold must be greater than 0, but is {group['clip_threshold']}")
+    if not group["decay_rate"] < 0:
+        raise ValueError(f"decay_rate must be less than 0, but is {group['decay_rate']}")
+    if not 0 <= group["beta1"] < 1:
+        raise ValueError(f"beta1 must be in [0, 1), but is {group['beta1']}")
+    if group["warmup_init"] and not group["relative_step"]:
+        raise ValueError("warmup_init needs relative_step: it is the ramp of its rate")
 
 
-def _check_group(group: AdafactorGroup) -> None:
+def _check_layers(group: AdafactorGroup) -> None:
+    for name, words in (("scale_parameter", ScaleParameter), ("kind", TensorKind)):
+        if group[name] not in get_args(words):
+            known = ", ".join(f'"{word}"' for word in get_args(words))
+            raise ValueError(f"{name} must be one of {known}, but is {group[name]!r}")
+    if not 0 < group["alpha"] < math.inf:
+        raise ValueError(f"alpha must be greater than 0, but is {group['alpha']}")
+    if not all(0 <= rms < math.inf for rms in group["weight_rms"]):
+        raise ValueError(f"weight_rms must be numbers from 0 on, but are {group['weight_rms']}")
     if group["weight_rms"] and len(group["weight_rms"]) != len(group["params"]):
         raise ValueError(
             f"a group of {len(group['params'])} tensors has {len(group['weight_rms'])} weight_rms"

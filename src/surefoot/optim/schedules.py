@@ -12,14 +12,14 @@ def schedule_factor(kind: ScheduleKind, step: int, *, steps: int, warmup_steps: 
     """The factor on the learning rate at a step counted from 0.
 
     A linear warm-up over `warmup_steps` (the first step already moves), then constant, or down to
-    0 along a line or half a cosine, which would reach 0 one step after the last.
+    0 along a line or half a cosine, which would reach 0 one step after the last and stay there.
 
     >>> [round(schedule_factor("cosine", step, steps=4, warmup_steps=0), 3) for step in range(4)]
     [1.0, 0.854, 0.5, 0.146]
     """
     if step < warmup_steps:
         return (step + 1) / (warmup_steps + 1)
-    share = (step - warmup_steps) / max(1, steps - warmup_steps)
+    share = min(1.0, (step - warmup_steps) / max(1, steps - warmup_steps))
     match kind:
         case "constant":
             return 1.0

@@ -1,0 +1,74 @@
+"""How findings and the effective-step sheet look on a terminal."""
+
+from __future__ import annotations
+
+import pytest
+from rich.cells import cell_len
+
+from surefoot.check.render import render_count, render_finding, sheet_lines
+from surefoot.finding import Change, Finding, StepRow
+
+TEXT = 'name = "cat"\n\n[train]\nclip_grad_norm = 1.0   # why not\n'
+CLIPPED = Finding(
+    "SF105",
+    "warning",
+    "train.clip_grad_norm",
+    {"clip": 1.0},
+    changes=(Change("train.clip_grad_norm", '"off"', "1"),),
+)
+ROWS = (
+    StepRow("lora_up", 70, 278_528, 0.0, 0.05, 1e-5, 1.2e-3, 0.0049),
+    StepRow("magnitude", 70, 17_408, 0.58, 0.05, 5.8e-3, 0.87, 15.0),
+)
+
+
+def test_finding_is_shown_with_its_line_its_reason_and_its_repair() -> None:
+    lines = render_finding(CLIPPED, "run.toml", TEXT).plain.splitlines()
+    assert lines[0].startswith("warning[SF105] gradients are clipped twice: by clip_grad_norm = 1 ")
+    assert lines[1] == "  --> run.toml:4  train.clip_grad_norm"
+    assert lines[2] == "4 | clip_grad_norm = 1.0   # why not"
+    assert lines[3].startswith("note: Adafactor divides ")
+    assert lines[4].startswith("help: ")
+    assert lines[5:] == ["  - clip_grad_norm = 1", '  + clip_grad_norm = "off"']
+
+
+def test_finding_about_a_default_shows_its_section() -> None:
+    lines = render_finding(CLIPPED, "run.toml", "[train]\nsteps = 1\n").plain.splitlines()
+    assert lines[1:3] == ["  --> run.toml:1  train.clip_grad_norm", "1 | [train]"]
+
+
+@pytest.mark.parametrize("text", ["", "[model]\n"])
+def test_finding_about_what_is_not_in_the_file_shows_no_line(text: str) -> None:
+    lines = render_finding(CLIPPED, "run.toml", text).plain.splitlines()
+    assert lines[1] == "  --> run.toml  train.clip_grad_norm"
+    assert lines[2].startswith("note: ")
+
+
+def test_finding_without_a_key_shows_no_place() -> None:
+    shown = render_finding(Finding("SF048", "error", ""), "run.toml", TEXT).plain
+    assert "-->" not in shown
+
+
+def test_sheet_names_each_kind_of_tensor_with_its_step() -> None:
+    head, up, magnitude = sheet_lines(ROWS)
+    assert head.split("  ")[0] == "tensor"
+    assert up.split() == [
+        "lora_up", "70", "278,528", "0", "1.0e-05", "-", "the", "layer", "by", "0.49", "%",
+    ]  # fmt: skip
+    assert magnitude.split()[:7] == ["magnitude", "70", "17,408", "0.58", "5.8e-03", "1", "%"]
+    assert magnitude.endswith("itself by > 1000 %")
+    # Columns begin at the same place in every line.
+    assert cell_len(up[: up.index("70")]) == cell_len(magnitude[: magnitude.index("70")])
+    assert sheet_lines(()) == []
+
+
+def test_rows_of_a_finding_are_shown_with_it() -> None:
+    finding = Finding("SF103", "error", "optimizer.warmup_init", rows=ROWS)
+    shown = render_finding(finding, "run.toml", "").plain
+    for line in sheet_lines(ROWS):
+        assert f"   {line}\n" in shown
+
+
+def test_count_names_every_level() -> None:
+    findings = [CLIPPED, CLIPPED, Finding("SF048", "error", "")]
+    assert render_count(findings) == "errors: 1, warnings: 2, notes: 0"

@@ -1,0 +1,253 @@
+"""Adafactor against a float64 reference and against transformers, where the two mean the same."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from itertools import combinations, product
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from torch import Tensor, nn
+from transformers.optimization import Adafactor as TransformersAdafactor
+
+from surefoot.optim.adafactor import Adafactor
+from tests.reference.adafactor_numpy import AdafactorNumpy, Options, rms
+
+# Of the RMS of a tensor. float32 rounds a number by up to 6e-8 of itself at every step, which over
+# 300 steps adds up to 1e-6 at random and 2e-5 at worst; the largest numbers are thrice the RMS.
+FLOAT32_TOLERANCE = 1e-5
+
+SHAPES: dict[str, tuple[int, ...]] = {
+    "scalar": (),
+    "vector": (7,),
+    "tall": (12, 5),
+    "wide": (5, 12),
+    "one row": (1, 9),
+    "one column": (9, 1),
+    "3x3": (6, 4, 3, 3),
+}
+
+OPTIONS: dict[str, Options] = {
+    "scaled by itself": Options(),
+    "not scaled": Options(scale_parameter="false"),
+    "by weight: weight": Options(scale_parameter="weight"),
+    "by weight: lora_down": Options(scale_parameter="weight", kind="lora_down"),
+    "by weight: lora_up": Options(
+        scale_parameter="weight", kind="lora_up", weight_rms=0.03, alpha=4.0
+    ),
+    "by weight: magnitude": Options(scale_parameter="weight", kind="magnitude", weight_rms=0.03),
+    "relative": Options(relative_step=True),
+    "relative, unscaled": Options(relative_step=True, scale_parameter="false"),
+    # From zero, since float32 would hide the first steps of 1e-6 beside numbers of size 1.
+    "relative with warm-up": Options(
+        relative_step=True, warmup_init=True, scale_parameter="false", kind="lora_up"
+    ),
+    "clipped hard": Options(clip_threshold=0.3),
+    "hardly clipped": Options(clip_threshold=20.0),
+    "fast decay": Options(decay_rate=-0.4),
+    "momentum": Options(beta1=0.9),
+    "momentum, decayed": Options(beta1=0.5, weight_decay=0.1, scale_parameter="false"),
+    "large eps1": Options(eps1=0.5),
+    "large eps2": Options(eps2=5.0),
+    "weight decay": Options(weight_decay=0.3),
+}
+
+
+def noisy_gradients(shape: tuple[int, ...], steps: int) -> Iterator[npt.NDArray[np.float32]]:
+    """A weak constant direction under noise, with rows and columns of very different size."""
+    generator = np.random.default_rng(1)
+    size = np.ones(shape)
+    for axis, length in enumerate(shape):
+        sizes = 10.0 ** generator.uniform(-2, 1, length)
+        size *= sizes.reshape([-1 if other == axis else 1 for other in range(len(shape))])
+    direction = generator.normal(size=shape)
+    for _ in range(steps):
+        noise = generator.normal(size=shape)
+        yield np.asarray(size * (0.3 * direction + noise), dtype=np.float32)
+
+
+def start_values(shape: tuple[int, ...], kind: str = "weight") -> npt.NDArray[np.float32]:
+    drawn = np.random.default_rng(0).normal(size=shape)
+    return np.asarray(0.0 * drawn if kind == "lora_up" else drawn, dtype=np.float32)
+
+
+def our_optimizer(parameter: Tensor, options: Options, lr: float) -> Adafactor:
+    keywords = asdict(options)
+    layer = {"kind": keywords.pop("kind"), "alpha": keywords.pop("alpha")}
+    group = {"params": [parameter], "weight_rms": [keywords.pop("weight_rms")], **layer}
+    return Adafactor([group], lr, **keywords)
+
+
+def assert_same(ours: Tensor, theirs: npt.NDArray[np.floating]) -> None:
+    error = np.abs(ours.detach().numpy() - theirs).max()
+    assert error <= FLOAT32_TOLERANCE * rms(np.asarray(theirs, dtype=np.float64))
+
+
+@pytest.mark.parametrize(
+    ("option", "shape"),
+    [
+        *(("scaled by itself", shape) for shape in SHAPES),
+        *((option, shape) for option in list(OPTIONS)[1:] for shape in ("vector", "wide", "3x3")),
+    ],
+)
+def test_every_step_of_300_equals_the_float64_reference(option: str, shape: str) -> None:
+    options = OPTIONS[option]
+    start = start_values(SHAPES[shape], options.kind)
+    parameter = nn.Parameter(torch.from_numpy(start.copy()))
+    optimizer = our_optimizer(parameter, options, lr=1.0)
+    reference = AdafactorNumpy(start.astype(np.float64), options)
+    for step, gradient in enumerate(noisy_gradients(SHAPES[shape], 300)):
+        # As a schedule does it: another learning rate at each step.
+        lr = 0.02 * (1 - step / 400)
+        optimizer.param_groups[0]["lr"] = lr
+        parameter.grad = torch.from_numpy(gradient)
+        optimizer.step()
+        reference.step(gradient.astype(np.float64), lr)
+        assert_same(parameter, reference.values)
+    assert rms(reference.values - start) > 0.05 * rms(reference.values)
+
+
+def test_the_reference_tells_the_options_apart() -> None:
+    # Otherwise the test above could pass for an optimizer that ignores an option.
+    ends: list[npt.NDArray[np.float64]] = []
+    for options in OPTIONS.values():
+        reference = AdafactorNumpy(start_values((5, 12)).astype(np.float64), options)
+        for step, gradient in enumerate(noisy_gradients((5, 12), 30)):
+            reference.step(gradient.astype(np.float64), 0.02 * (1 - step / 400))
+        ends.append(reference.values)
+    alike = {
+        frozenset({first, second})
+        for (first, one), (second, other) in product(zip(OPTIONS, ends, strict=True), repeat=2)
+        if first != second and np.abs(one - other).max() < 100 * FLOAT32_TOLERANCE
+    }
+    # Kinds that the weight rule treats as the paper treats everything.
+    same = ("scaled by itself", "by weight: weight", "by weight: magnitude")
+    assert alike == {frozenset(pair) for pair in combinations(same, 2)}
+
+
+RATES = {
+    "constant": Options(),
+    "relative": Options(relative_step=True),
+    "ramp": Options(relative_step=True, warmup_init=True),
+}
+
+
+def their_optimizer(parameters: list[Tensor], options: Options, lr: float) -> TransformersAdafactor:
+    return TransformersAdafactor(
+        parameters,
+        lr=None if options.relative_step else lr,
+        eps=(options.eps1, options.eps2),
+        clip_threshold=options.clip_threshold,
+        decay_rate=options.decay_rate,
+        beta1=options.beta1 or None,
+        weight_decay=options.weight_decay,
+        scale_parameter=options.scale_parameter == "true",
+        relative_step=options.relative_step,
+        warmup_init=options.warmup_init,
+    )
+
+
+def end_of_both(
+    shape: tuple[int, ...], options: Options, lrs: list[float]
+) -> tuple[Tensor, npt.NDArray[np.float32]]:
+    """Ours and theirs after as many steps as there are learning rates, from the same start."""
+    start = start_values(shape)
+    mine, other = (nn.Parameter(torch.from_numpy(start.copy())) for _ in range(2))
+    ours, theirs = our_optimizer(mine, options, 0.0), their_optimizer([other], options, 0.0)
+    for lr, gradient in zip(lrs, noisy_gradients(shape, len(lrs)), strict=True):
+        for parameter, optimizer in ((mine, ours), (other, theirs)):
+            if not options.relative_step:
+                optimizer.param_groups[0]["lr"] = lr
+            parameter.grad = torch.from_numpy(gradient.copy())
+            optimizer.step()
+    assert not np.array_equal(other.detach().numpy(), start)
+    return mine, other.detach().numpy()
+
+
+@pytest.mark.parametrize("scale", ["true", "false"])
+@pytest.mark.parametrize("rate", RATES)
+@pytest.mark.parametrize("shape", ["vector", "tall", "wide", "one row"])
+def test_vectors_and_matrices_move_as_in_transformers(shape: str, rate: str, scale: str) -> None:
+    for clip, eps, decay in product((1.0, 0.3), ((1e-30, 1e-3), (0.5, 5.0)), (0.0, 0.1)):
+        options = replace(
+            RATES[rate],
+            scale_parameter=scale,
+            clip_threshold=clip,
+            eps1=eps[0],
+            eps2=eps[1],
+            weight_decay=decay,
+        )
+        assert_same(*end_of_both(SHAPES[shape], options, [0.02 / (1 + t) for t in range(8)]))
+
+
+@pytest.mark.parametrize("rate", ["constant", "relative"])
+@pytest.mark.parametrize("shape", ["vector", "tall", "wide", "one row"])
+def test_momentum_at_a_constant_rate_is_that_of_transformers(shape: str, rate: str) -> None:
+    # relative_step is constant for 10,000 steps, and nothing is scaled: lr passes through the mean.
+    for clip, decay in product((1.0, 0.3), (0.0, 0.1)):
+        options = replace(
+            RATES[rate],
+            scale_parameter="false",
+            beta1=0.9,
+            clip_threshold=clip,
+            weight_decay=decay,
+        )
+        assert_same(*end_of_both(SHAPES[shape], options, [0.02] * 12))
+
+
+def test_momentum_holds_no_past_rate_while_that_of_transformers_does() -> None:
+    # Ours is lr times the mean of the updates, theirs the mean of lr times the updates: once lr
+    # has come down to 0, theirs goes on moving.
+    options = Options(scale_parameter="false", beta1=0.9)
+    moving, stopped = [0.02] * 5, [0.02] * 5 + [0.0] * 5
+    ours_before, theirs_before = end_of_both((5, 12), options, moving)
+    ours_after, theirs_after = end_of_both((5, 12), options, stopped)
+    assert torch.equal(ours_before, ours_after)
+    assert np.abs(theirs_after - theirs_before).max() > 1e-3
+
+
+def test_momentum_of_scaled_steps_differs_from_transformers() -> None:
+    # At 0.2 a step the RMS changes a lot, and the size of a step with it; theirs averages old ones.
+    ours, theirs = end_of_both((5, 12), Options(beta1=0.9), [0.2] * 30)
+    assert np.abs(ours.detach().numpy() - theirs).max() > 0.01 * rms(theirs.astype(np.float64))
+
+
+def test_a_convolution_is_the_matrix_that_transformers_does_not_see() -> None:
+    # transformers factors the last two axes, which are the kernel's: another second moment for
+    # each pair of channels. Given the matrix (out, in * kh * kw), it does what we do.
+    start, lr = start_values((6, 4, 3, 3)), 0.02
+    ours, as_matrix, as_kernel = (
+        nn.Parameter(torch.from_numpy(start.copy()).reshape(shape))
+        for shape in ((6, 4, 3, 3), (6, 36), (6, 4, 3, 3))
+    )
+    optimizers = (
+        our_optimizer(ours, Options(), lr),
+        their_optimizer([as_matrix, as_kernel], Options(), lr),
+    )
+    for gradient in noisy_gradients((6, 4, 3, 3), 20):
+        for parameter in (ours, as_matrix, as_kernel):
+            parameter.grad = torch.from_numpy(gradient.copy()).reshape(parameter.shape)
+        for optimizer in optimizers:
+            optimizer.step()
+    assert_same(ours, as_matrix.detach().numpy().reshape(start.shape))
+    moved = rms((as_kernel.detach().numpy() - start).astype(np.float64))
+    assert rms((ours - as_kernel).detach().double().numpy()) > 0.05 * moved
+
+
+@pytest.mark.parametrize("option", ["scaled by itself", "momentum, decayed", "large eps1"])
+@pytest.mark.parametrize("shape", ["tall", "one row"])
+def test_a_transposed_matrix_with_transposed_gradients_moves_transposed(
+    shape: str, option: str
+) -> None:
+    start = torch.from_numpy(start_values(SHAPES[shape]))
+    matrix, transposed = nn.Parameter(start.clone()), nn.Parameter(start.T.clone())
+    optimizers = [our_optimizer(item, OPTIONS[option], 0.02) for item in (matrix, transposed)]
+    for gradient in noisy_gradients(SHAPES[shape], 50):
+        matrix.grad = torch.from_numpy(gradient)
+        transposed.grad = matrix.grad.T
+        for optimizer in optimizers:
+            optimizer.step()
+    assert_same(transposed.T, matrix.detach().numpy())
