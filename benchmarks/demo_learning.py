@@ -56,7 +56,7 @@ def held_out_losses(case: Case, seed: int, folder: Path, steps: int) -> tuple[fl
     document["optimizer"] = case.optimizer
     document["train"]["steps"] = steps
     document["validation"]["every"] = steps
-    document["preview"]["every"] = steps
+    document["preview"]["prompts"] = []
     document["save"]["every"] = steps
     run_file = folder / f"{document['name']}.toml"
     folder.mkdir(parents=True, exist_ok=True)

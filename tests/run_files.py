@@ -9,9 +9,8 @@ from typing import Any
 
 import numpy as np
 import tomlkit
-from click.testing import Result
 from PIL import Image
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from surefoot.check.rules import review
 from surefoot.cli import app

@@ -151,7 +151,7 @@ def test_plan_that_is_missing_or_no_plan_is_an_error(tmp_path: Path) -> None:
         read_plan(tmp_path)
     for text in ("", "{}", "[]", '{"config": 3}'):
         (tmp_path / PLAN_FILE).write_text(text, encoding="utf-8")
-        with pytest.raises(ValueError, match="Plan|JSON"):
+        with pytest.raises(ValueError, match=r"Plan|JSON"):
             read_plan(tmp_path)
 
 

@@ -310,7 +310,8 @@ def test_nearest_resolutions_are_proposed(tmp_path: Path) -> None:
         values = with_code(look(run_file, f"data.resolution={resolution}")[2], "SF027")[0].values
         multiple, below, above = (int(values[key]) for key in ("multiple", "below", "above"))
         assert below % multiple == above % multiple == 0
-        assert 0 < below <= max(multiple, resolution) and above > resolution
+        assert 0 < below <= max(multiple, resolution) < above + multiple
+        assert above > resolution
         for proposed in (below, above):
             findings = look(run_file, f"data.resolution={proposed}")[2]
             assert with_code(findings, "SF027") == []

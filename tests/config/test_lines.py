@@ -114,7 +114,14 @@ def test_what_is_written_inside_strings_and_arrays_is_no_key() -> None:
 
 
 def test_quotes_and_backslashes_do_not_end_a_string_early() -> None:
-    text = 'a = "\\"#["\nb = \'\\\'\nc = """x\\"""" # [\nd = """"quoted""""\ne = \'\'\'\'x\'\'\'\'\nf = 1\n'
+    text = (
+        'a = "\\"#["\n'
+        "b = '\\'\n"
+        'c = """x\\"""" # [\n'
+        'd = """"quoted""""\n'
+        "e = ''''x''''\n"
+        "f = 1\n"
+    )
     assert [line_of(text, key) for key in "abcdef"] == [1, 2, 3, 4, 5, 6]
 
 

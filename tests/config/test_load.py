@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
-import tomlkit
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from surefoot.config.load import load, load_rest
 from surefoot.config.optimizer import AdafactorConfig, AdamWConfig
@@ -324,129 +319,6 @@ def test_no_rest_is_left_of_what_is_no_toml(tmp_path: Path) -> None:
     path = write(tmp_path, "name = ")
     with pytest.raises(Refused):
         load_rest(path, (), list(refused(path).values()))
-
-
-def positive(highest: float) -> st.SearchStrategy[float]:
-    return st.floats(1e-12, highest, allow_subnormal=False)
-
-
-# Text that a TOML string can hold; a path has no control characters.
-text = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
-paths = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=20)
-counts = st.integers(1, 10**6)
-parts = st.lists(st.sampled_from(["unet", "text_encoder"]), min_size=1, max_size=2)
-targets = st.sampled_from(["attention", "attention+feed_forward", "linear", "all"]) | st.lists(
-    text, min_size=1, max_size=3
-)
-
-
-def section(
-    required: dict[str, st.SearchStrategy[Any]] | None = None,
-    **optional: st.SearchStrategy[Any],
-) -> st.SearchStrategy[dict[str, Any]]:
-    return st.fixed_dictionaries(required or {}, optional=optional)
-
-
-def adapter(kind: str) -> st.SearchStrategy[dict[str, Any]]:
-    return section(
-        {"kind": st.just(kind)},
-        parts=parts,
-        rank=st.integers(1, 4096),
-        alpha=positive(1e6) | st.just("auto"),
-        targets=targets,
-    )
-
-
-adafactor = section(
-    kind=st.just("adafactor"),
-    lr=positive(10) | st.just("auto"),
-    scale_parameter=st.booleans() | st.just("weight"),
-    relative_step=st.booleans(),
-    warmup_init=st.booleans(),
-    clip_threshold=positive(1e3),
-    decay_rate=st.floats(-2, -0.01),
-    beta1=st.floats(0, 0.99),
-    eps1=st.floats(0, 1),
-    eps2=st.floats(0, 1),
-    weight_decay=st.floats(0, 1),
-)
-adamw = section(
-    {"kind": st.just("adamw")},
-    lr=positive(10) | st.just("auto"),
-    beta1=st.floats(0, 0.99),
-    beta2=st.floats(0, 0.9999),
-    eps=positive(1),
-    weight_decay=st.floats(0, 1),
-)
-folders = st.lists(section({"path": paths}, repeats=counts), min_size=1, max_size=3)
-documents = section(
-    {
-        "name": st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", fullmatch=True),
-        "model": section(
-            {"path": paths},
-            config=paths,
-            prediction=st.sampled_from(["auto", "epsilon", "v_prediction"]),
-        ),
-        "data": section(
-            {"folders": folders},
-            resolution=st.integers(8, 8192) | st.just("auto"),
-            captions=st.sampled_from(["required", "optional"]),
-            caption_dropout=st.floats(0, 1),
-            flip=st.booleans(),
-            cache=st.sampled_from(["disk", "off"]),
-        ),
-        "train": section(
-            {"steps": counts},
-            batch_size=counts,
-            clip_grad_norm=positive(1e3) | st.just("off"),
-            precision=st.sampled_from(["fp32", "bf16"]),
-            ema=st.floats(0.001, 0.999) | st.just("off"),
-            device=st.sampled_from(["auto", "cpu", "cuda", "cuda:1", "mps"]),
-        ),
-    },
-    format=st.just(1),
-    folder=paths,
-    seed=st.integers(0, 2**63 - 1),
-    tuning=adapter("dora") | adapter("lora") | section({"kind": st.just("full")}, parts=parts),
-    optimizer=adafactor | adamw,
-    schedule=section(
-        kind=st.sampled_from(["constant", "linear", "cosine"]), warmup_steps=st.integers(0, 99)
-    ),
-    objective=section(snr_gamma=positive(20) | st.just("off"), noise_offset=st.floats(0, 1)),
-    validation=section(folder=paths, every=counts | st.just("auto"), draws=counts),
-    preview=section(prompts=st.lists(text, max_size=3), guidance=st.floats(1, 30), steps=counts),
-    save=section(every=counts | st.just("auto"), keep=counts),
-)
-
-
-@settings(max_examples=60, deadline=None)
-@given(document=documents)
-def test_config_written_as_toml_is_read_back_as_it_was(
-    document: dict[str, Any], tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    path = tmp_path_factory.mktemp("run") / "run.toml"
-    path.write_text(tomlkit.dumps(document), encoding="utf-8", newline="")
-    config = load(path).config
-    dumped = json.loads(config.model_dump_json())
-    path.write_text(tomlkit.dumps(dumped), encoding="utf-8", newline="")
-    assert load(path).config == config
-    assert_kept(document, dumped)
-
-
-def assert_kept(asked: object, found: object) -> None:
-    """What was asked is in what was found, which has the defaults too."""
-    if isinstance(asked, dict):
-        assert isinstance(found, dict)
-        for key, value in asked.items():
-            assert_kept(value, found[key])
-    elif isinstance(asked, list):
-        assert isinstance(found, list)
-        assert len(asked) == len(found)
-        for left, right in zip(asked, found, strict=True):
-            assert_kept(left, right)
-    else:
-        assert found == asked
-        assert isinstance(found, bool) == isinstance(asked, bool)
 
 
 @pytest.mark.parametrize("kind", [LoraConfig, DoraConfig, FullConfig])

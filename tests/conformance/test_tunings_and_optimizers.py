@@ -142,9 +142,7 @@ def test_tensor_replaced_after_the_optimizer_was_built_is_caught(
 
 
 @pytest.mark.parametrize("fault", ["left out", "stranger", "frozen"])
-def test_each_fault_of_wiring_is_caught(
-    fault: str, values: dict[str, Any], tmp_path: Path
-) -> None:
+def test_each_fault_of_wiring_is_caught(fault: str, values: dict[str, Any], tmp_path: Path) -> None:
     with session_of(prepare(tmp_path, values)) as session:
         group = session.optimizer.param_groups[0]
         if fault == "left out":

@@ -41,9 +41,7 @@ def scalars(run_folder: Path, name: str) -> dict[int, float]:
     return {event.step: event.value for event in accumulator.Scalars(name)}
 
 
-def test_every_line_of_a_run_is_a_whole_json_object(
-    values: dict[str, Any], tmp_path: Path
-) -> None:
+def test_every_line_of_a_run_is_a_whole_json_object(values: dict[str, Any], tmp_path: Path) -> None:
     small = prepare(tmp_path / "run", values, preview__prompts=["a"], preview__steps=1)
     train(small)
     text = (small.folder / "events.jsonl").read_text(encoding="utf-8")

@@ -133,7 +133,9 @@ def test_moving_average_is_what_is_exported_and_drawn(
     with safe_open(export, "pt") as file:
         names = list(file.keys())
         for name in names:
-            ours = name.replace(".lora_A.weight", ".lora_down").replace(".lora_B.weight", ".lora_up")
+            ours = name.replace(".lora_A.weight", ".lora_down").replace(
+                ".lora_B.weight", ".lora_up"
+            )
             assert torch.equal(file.get_tensor(name), state.averages[ours]), name
     assert len(names) == len(state.averages) == 2 * len(small.plan.targets["unet"])
     _, trained = pictures_of_the_run(small)

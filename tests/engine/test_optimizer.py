@@ -40,9 +40,7 @@ def test_each_tensor_keeps_its_own_weight_and_alpha() -> None:
 @pytest.mark.parametrize(
     ("asked", "meant"), [(True, "true"), (False, "false"), ("weight", "weight")]
 )
-def test_options_of_adafactor_reach_it(
-    asked: bool | Literal["weight"], meant: str
-) -> None:
+def test_options_of_adafactor_reach_it(asked: bool | Literal["weight"], meant: str) -> None:
     config = AdafactorConfig(
         scale_parameter=asked,
         clip_threshold=0.5,

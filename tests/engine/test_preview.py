@@ -142,9 +142,7 @@ def test_run_draws_before_during_and_after_and_puts_all_on_one_sheet(
     summary = train(small)
     drawn = sorted(path.relative_to(small.folder / "samples").as_posix()
                    for path in (small.folder / "samples").rglob("*.png"))  # fmt: skip
-    assert drawn == [
-        f"step-{step:06d}/{number:02d}.png" for step in (0, 2, 4) for number in (0, 1)
-    ]
+    assert drawn == [f"step-{step:06d}/{number:02d}.png" for step in (0, 2, 4) for number in (0, 1)]
     assert summary.sheet == small.folder / "sheet.png"
     with Image.open(summary.sheet) as sheet:
         assert sheet.height == TEXT_HEIGHT + 3 * (96 + GAP) + 8

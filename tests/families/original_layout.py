@@ -55,7 +55,9 @@ def write_single_file(pipeline: StableDiffusionPipeline, path: Path) -> Path:
     for name, tensor in pipeline.vae.state_dict().items():
         original = vae_name(name, levels)
         is_projection = ".attn_1." in original and tensor.dim() == 2
-        tensors[f"first_stage_model.{original}"] = tensor[..., None, None] if is_projection else tensor
+        tensors[f"first_stage_model.{original}"] = (
+            tensor[..., None, None] if is_projection else tensor
+        )
     for name, tensor in pipeline.text_encoder.state_dict().items():
         tensors[f"cond_stage_model.transformer.text_model.{name}"] = tensor
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
@@ -67,7 +69,9 @@ def unet_name(name: str, layers: int, names: object) -> str:
     for ours, original in UNET_ENDS:
         if name.startswith(f"{ours}."):
             return _resnet(name.replace(ours, original, 1))
-    match = re.fullmatch(r"(down|up)_blocks\.(\d+)\.(resnets|attentions|\w+samplers)\.(\d+)\.(.+)", name)
+    match = re.fullmatch(
+        r"(down|up)_blocks\.(\d+)\.(resnets|attentions|\w+samplers)\.(\d+)\.(.+)", name
+    )
     assert match, name
     side, kind, rest = match[1], match[3], match[5]
     block, layer = int(match[2]), int(match[4])
@@ -85,14 +89,20 @@ def unet_name(name: str, layers: int, names: object) -> str:
 
 def _resnet(name: str) -> str:
     for ours, original in UNET_RESNET:
-        name = re.sub(rf"^((?:in|out)put_blocks\.\d+\.0|middle_block\.[02])\.{ours}\.", rf"\1.{original}.", name)
+        name = re.sub(
+            rf"^((?:in|out)put_blocks\.\d+\.0|middle_block\.[02])\.{ours}\.",
+            rf"\1.{original}.",
+            name,
+        )
     return name
 
 
 def vae_name(name: str, levels: int) -> str:
     """The way up was numbered from its end."""
     name = re.sub(r"^encoder\.down_blocks\.(\d+)\.resnets\.", r"encoder.down.\1.block.", name)
-    name = re.sub(r"^encoder\.down_blocks\.(\d+)\.downsamplers\.0\.", r"encoder.down.\1.downsample.", name)
+    name = re.sub(
+        r"^encoder\.down_blocks\.(\d+)\.downsamplers\.0\.", r"encoder.down.\1.downsample.", name
+    )
     if match := re.match(r"decoder\.up_blocks\.(\d+)\.", name):
         level = levels - 1 - int(match[1])
         name = f"decoder.up.{level}." + name[match.end() :]
