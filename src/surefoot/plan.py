@@ -142,7 +142,11 @@ def differences(before: Plan, after: Plan) -> list[str]:
 
 
 def _what_trains(plan: Plan) -> dict[str, object]:
-    config = plan.config.model_dump(mode="json", exclude={"name", "folder", "preview", "save"})
+    # What only looks or writes may change when a run goes on, and so may the machine.
+    looks = {"name", "folder", "preview", "save", "validation"}
+    config = plan.config.model_dump(
+        mode="json", exclude={**dict.fromkeys(looks, True), "train": {"device"}}
+    )
     resolved: dict[str, object] = {
         "resolution": plan.resolution,
         "rank": plan.rank,

@@ -39,9 +39,16 @@ def test_model_holds_the_averages_within_and_its_weights_afterwards_even_after_a
     average = MovingAverage([parameter], 0.9)
     with torch.no_grad():
         parameter.fill_(5)
-    with pytest.raises(KeyboardInterrupt), average.in_place():
-        assert parameter.tolist() == [1, 1]
-        raise KeyboardInterrupt
+    held: list[list[float]] = []
+
+    def interrupted() -> None:
+        with average.in_place():
+            held.append(parameter.tolist())
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert held == [[1, 1]]
     assert parameter.tolist() == [5, 5]
     assert average.averages[0].tolist() == [1, 1]
     assert parameter.data_ptr() == before  # the optimizer holds this very tensor

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from surefoot.engine import loop
@@ -43,6 +44,11 @@ def weights(session: Session) -> dict[str, Tensor]:
     return {item.name: item.parameter.detach().clone() for item in session.tuned.trainables}
 
 
+def averages_of(session: Session) -> list[Tensor]:
+    assert session.average is not None
+    return [mean.clone() for mean in session.average.averages]
+
+
 def events_of(small: SmallRun, name: str) -> list[dict[str, Any]]:
     return [event for event in read_events(small.folder) if event["event"] == name]
 
@@ -69,7 +75,7 @@ class WeightsAfterEachStep:
 
     @staticmethod
     def _copy(session: Session) -> list[Tensor]:
-        return [mean.clone() for mean in session.average.averages] if session.average else []
+        return averages_of(session) if session.average else []
 
     def moved(self) -> list[int]:
         pairs = zip(self.weights, self.weights[1:], strict=False)
@@ -89,7 +95,7 @@ def test_gradient_that_is_not_finite_is_kept_from_the_weights(
     with session_of(small) as session, pytest.MonkeyPatch.context() as patch:
         watch = WeightsAfterEachStep(patch, session, {2: number, 4: number})
         loop.train(session, quiet_reporter())
-        assert not any(mean.isnan().any() for mean in session.average.averages)
+        assert not any(mean.isnan().any() for mean in averages_of(session))
     assert watch.moved() == [1, 3, 5]
     assert [event["step"] for event in events_of(small, "refused")] == [2, 4]
     assert [event["step"] for event in events_of(small, "step")] == [1, 2, 3, 4, 5]
@@ -109,7 +115,7 @@ def test_refused_step_names_how_many_tensors_were_bad(
     values: dict[str, Any], tmp_path: Path
 ) -> None:
     small = prepare(tmp_path, values, train__clip_grad_norm=1.0)
-    with session_of(small) as session, pytest.MonkeyPatch.context() as patch:
+    with session_of(small) as session:
         bad = session.tuned.trainables[3]
         bad.parameter.register_hook(lambda gradient: gradient * math.nan)
         with pytest.raises(Refused) as refused:
@@ -117,19 +123,18 @@ def test_refused_step_names_how_many_tensors_were_bad(
         # Whoever clips by a norm that is NaN spreads it over all.
         assert [event["tensors"] for event in events_of(small, "refused")] == [1, 1, 1]
         assert refused.value.findings[0].values["example"] == bad.name
-        del patch
 
 
 def test_three_bad_gradients_in_a_row_end_the_run_with_the_weights_untouched(
     values: dict[str, Any], tmp_path: Path
 ) -> None:
     small = prepare(tmp_path, values, train__ema=0.9, train__steps=9)
-    bad = {step: math.nan for step in (2, 3, 5, 6, 7, 8)}
+    bad = dict.fromkeys((2, 3, 5, 6, 7, 8), math.nan)
     with session_of(small) as session, pytest.MonkeyPatch.context() as patch:
         watch = WeightsAfterEachStep(patch, session, bad)
         with pytest.raises(Refused) as refused:
             loop.train(session, quiet_reporter())
-        end, averages = weights(session), [mean.clone() for mean in session.average.averages]
+        end, averages = weights(session), averages_of(session)
     assert watch.moved() == [1, 4]
     assert all(torch.equal(end[name], value) for name, value in watch.weights[4].items())
     assert all(torch.equal(*pair) for pair in zip(averages, watch.averages[6], strict=True))
@@ -194,8 +199,6 @@ def test_bf16_run_trains_fp32_weights_and_resumes_to_the_bit(
 
 
 def open_state(small: SmallRun) -> dict[str, Tensor]:
-    from safetensors.torch import load_file
-
     folder = small.folder / "checkpoints" / f"step-{small.plan.steps:06d}"
     return load_file(folder / "trained.safetensors")
 
@@ -242,7 +245,9 @@ def test_clipping_limits_the_norm_of_all_gradients_together(
         parameters = [item.parameter for item in session.tuned.trainables]
 
         def look() -> None:
-            squares = [item.grad.double().square().sum() for item in parameters]
+            gradients = [item.grad for item in parameters if item.grad is not None]
+            assert len(gradients) == len(parameters)
+            squares = [gradient.double().square().sum() for gradient in gradients]
             norms.append(math.sqrt(float(sum(squares))))
 
         patch.setattr(session.optimizer, "step", look)

@@ -45,7 +45,7 @@ def colours(folder: Path, count: int, side: int, first: int) -> list[Path]:
 
 def runs_of_colour(line: np.ndarray, colour: tuple[int, ...]) -> list[tuple[int, int]]:
     """Where a colour begins and ends along a line of pixels."""
-    same = np.concatenate([[False], (line == colour).all(axis=1), [False]])
+    same = np.concatenate([[False], np.all(line == np.array(colour), axis=1), [False]])
     edges = np.flatnonzero(same[1:] != same[:-1])
     return [(int(start), int(end)) for start, end in edges.reshape(-1, 2)]
 
@@ -86,7 +86,7 @@ def test_more_prompts_than_columns_go_into_further_blocks(tmp_path: Path) -> Non
     assert sheet.shape[0] == 3 * block
     for index in range(5):
         colour = (90, 20 * index + 5, 130)
-        places = np.argwhere((sheet == colour).all(axis=2))
+        places = np.argwhere(np.all(sheet == np.array(colour), axis=2))
         assert len(places) == 96 * 96
         assert places[0][0] == index // 2 * block + TEXT_HEIGHT
         assert places[0][1] == sheet.shape[1] - (2 - index % 2) * (96 + GAP)
@@ -144,7 +144,7 @@ def test_run_draws_before_during_and_after_and_puts_all_on_one_sheet(
                    for path in (small.folder / "samples").rglob("*.png"))  # fmt: skip
     assert drawn == [f"step-{step:06d}/{number:02d}.png" for step in (0, 2, 4) for number in (0, 1)]
     assert summary.sheet == small.folder / "sheet.png"
-    with Image.open(summary.sheet) as sheet:
+    with Image.open(small.folder / "sheet.png") as sheet:
         assert sheet.height == TEXT_HEIGHT + 3 * (96 + GAP) + 8
     # Other prompts in the same run: the older pictures are not of them.
     more = section | {"prompts": ["a", "b", "c"]}

@@ -4,6 +4,9 @@ The names are those of the CompVis repository, written down here from diffusers'
 the table in `surefoot.formats.original`.
 """
 
+# diffusers exports lazily and annotates outputs as tuples and loaders as pairs.
+# pyright: reportPrivateImportUsage=false, reportAttributeAccessIssue=false, reportArgumentType=false
+
 from __future__ import annotations
 
 import re

@@ -1,5 +1,8 @@
 """Noise, targets and timesteps, against diffusers' scheduler and by hand."""
 
+# diffusers exports lazily and annotates outputs as tuples and loaders as pairs.
+# pyright: reportPrivateImportUsage=false, reportAttributeAccessIssue=false, reportArgumentType=false
+
 from __future__ import annotations
 
 from typing import Literal

@@ -23,6 +23,10 @@ CAPTION_DROPOUT = 0.1
 # Min-SNR weighting (Hang et al. 2023, equation 5, epsilon prediction): noise levels where the
 # picture is decided get the gradient, instead of those where only grain is left.
 SNR_GAMMA = 5.0
+# Late in training the weights of v-prediction, `min(snr + 1, gamma) / snr`, up to a limit: what the
+# thing is and where it lies is decided where noise outweighs the picture, and there an epsilon loss
+# hardly looks.
+HIGH_NOISE_FROM, HIGH_NOISE_WEIGHT = 0.58, 6.0
 # From this share of the time on, only the things of `Emoji.kept` are drawn: what makes a thing
 # recognisable is how often it was seen.
 NARROWED_FROM = 0.43
@@ -207,7 +211,7 @@ def _step(training: Training, examples: Examples, share: float) -> None:
     warmup = min(1, (training.step + 1) / WARMUP_STEPS)
     for group in training.optimizer.param_groups:
         group["lr"] = LEARNING_RATE * warmup * (1 + math.cos(math.pi * share)) / 2
-    loss, plain = _loss(training, examples, share >= NARROWED_FROM)
+    loss, plain = _loss(training, examples, share)
     training.optimizer.zero_grad()
     loss.backward()
     torch.nn.utils.clip_grad_norm_(training.model.parameters(), 1.0)
@@ -220,9 +224,9 @@ def _step(training: Training, examples: Examples, share: float) -> None:
 
 
 def _loss(
-    training: Training, examples: Examples, narrowed: bool
+    training: Training, examples: Examples, share: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    latents, tokens = examples.draw(narrowed, training.generator)
+    latents, tokens = examples.draw(share >= NARROWED_FROM, training.generator)
     timestep = torch.randint(len(ALPHAS), (len(latents),), generator=training.generator)
     noise = torch.randn(latents.shape, generator=training.generator)
     alpha = ALPHAS[timestep]
@@ -230,7 +234,10 @@ def _loss(
     noisy = noisy + (1 - alpha).sqrt()[:, None, None, None] * noise
     errors = (training.model(noisy, timestep, tokens) - noise).square().mean(dim=(1, 2, 3))
     snr = alpha / (1 - alpha)
-    return (errors * (SNR_GAMMA / snr).clamp(max=1)).mean(), errors.detach().mean()
+    weights = (SNR_GAMMA / snr).clamp(max=1)
+    if share >= HIGH_NOISE_FROM:
+        weights = ((snr + 1).clamp(max=SNR_GAMMA) / snr).clamp(max=HIGH_NOISE_WEIGHT)
+    return (errors * weights).mean(), errors.detach().mean()
 
 
 def make_pipeline(

@@ -70,7 +70,7 @@ def _wrapped(
     text: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont
 ) -> list[str]:
     lines = [""]
-    for word in (piece for word in text.split() for piece in _pieces(word, width, font)):
+    for word in (piece for whole in text.split() for piece in _pieces(whole, width, font)):
         longer = f"{lines[-1]} {word}".strip()
         if lines[-1] and font.getlength(longer) > width:
             lines.append(word)

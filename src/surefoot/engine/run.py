@@ -69,7 +69,8 @@ def _run_locked(
     for finding in damaged:
         reporter.finding(finding)
     if state is None:
-        _start_folder(loaded, plan, findings)
+        _clear_folder(plan.run_folder)
+    _write_documents(loaded, plan, findings)
     first_step = 0 if state is None else state.step
     if first_step:
         reporter.line(
@@ -108,11 +109,15 @@ def _check_same_run(plan: Plan) -> None:
         raise Refused([Finding("SF043", "error", "name", dict(values))])
 
 
-def _start_folder(loaded: Loaded, plan: Plan, findings: Sequence[Finding]) -> None:
-    """A clean folder with the documents of the run."""
+def _clear_folder(run_folder: Path) -> None:
+    """Removes what an earlier start without a checkpoint has left."""
     for name in ("samples", "tensorboard"):
-        shutil.rmtree(plan.run_folder / name, ignore_errors=True)
-    (plan.run_folder / "events.jsonl").unlink(missing_ok=True)
+        shutil.rmtree(run_folder / name, ignore_errors=True)
+    (run_folder / "events.jsonl").unlink(missing_ok=True)
+
+
+def _write_documents(loaded: Loaded, plan: Plan, findings: Sequence[Finding]) -> None:
+    """What was asked, what is to happen, and what was said about it."""
     (plan.run_folder / "run.toml").write_text(loaded.text, encoding="utf-8")
     write_plan(plan)
     text = json.dumps([finding.as_json() for finding in findings], indent=1)
