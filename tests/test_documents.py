@@ -5,8 +5,18 @@ from __future__ import annotations
 import doctest
 import importlib
 import pkgutil
+import re
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
+
+from surefoot.config.load import load
+from surefoot.wording import WORDS
+
+ROOT = Path(__file__).parents[1]
+READMES = ("README.md", "README.zh-CN.md")
 
 PACKAGES = (
     "surefoot.data",
@@ -36,3 +46,31 @@ def test_the_examples_in_docstrings_give_what_they_show(
 def test_the_schedules_have_an_example() -> None:
     # Otherwise the test above could find nothing to run and pass.
     assert doctest.testmod(importlib.import_module("surefoot.optim.schedules")).attempted > 0
+
+
+def test_generated_pages_are_up_to_date() -> None:
+    script = [sys.executable, str(ROOT / "scripts" / "reference"), "--check"]
+    result = subprocess.run(script, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+
+
+def test_every_code_has_a_section_in_the_page_of_findings() -> None:
+    page = (ROOT / "docs" / "findings.md").read_text(encoding="utf-8")
+    assert re.findall(r"^### (SF\d{3})$", page, re.MULTILINE) == sorted(WORDS)
+
+
+@pytest.mark.parametrize("readme", READMES)
+def test_run_toml_of_the_readme_is_one(readme: str, tmp_path: Path) -> None:
+    text = (ROOT / readme).read_text(encoding="utf-8")
+    (block,) = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
+    run_file = tmp_path / "run.toml"
+    run_file.write_text(block, encoding="utf-8")
+    assert load(run_file).config.tuning.kind == "dora"
+
+
+@pytest.mark.parametrize("page", [*READMES, "CONTRIBUTING.md", "docs/flow.md"])
+def test_files_that_a_page_links_to_are_there(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    links = [link for link in re.findall(r"\]\(([^)#]+)\)", text) if "://" not in link]
+    assert links
+    assert [link for link in links if not (ROOT / page).parent.joinpath(link).exists()] == []
