@@ -129,7 +129,7 @@ def test_three_bad_gradients_in_a_row_end_the_run_with_the_weights_untouched(
     values: dict[str, Any], tmp_path: Path
 ) -> None:
     small = prepare(tmp_path, values, train__ema=0.9, train__steps=9)
-    bad = dict.fromkeys((2, 3, 5, 6, 7, 8), math.nan)
+    bad: dict[int, float] = dict.fromkeys((2, 3, 5, 6, 7, 8), math.nan)
     with session_of(small) as session, pytest.MonkeyPatch.context() as patch:
         watch = WeightsAfterEachStep(patch, session, bad)
         with pytest.raises(Refused) as refused:

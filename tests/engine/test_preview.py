@@ -45,7 +45,7 @@ def colours(folder: Path, count: int, side: int, first: int) -> list[Path]:
 
 def runs_of_colour(line: np.ndarray, colour: tuple[int, ...]) -> list[tuple[int, int]]:
     """Where a colour begins and ends along a line of pixels."""
-    same = np.concatenate([[False], np.all(line == np.array(colour), axis=1), [False]])
+    same = np.concatenate([[False], np.equal(line, colour).all(axis=1), [False]])
     edges = np.flatnonzero(same[1:] != same[:-1])
     return [(int(start), int(end)) for start, end in edges.reshape(-1, 2)]
 
