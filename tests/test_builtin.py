@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import (
+    StableDiffusionPipeline,
+)
 
 from surefoot.builtin import BUILTIN_MODEL, BUILTIN_TRAIN, BUILTIN_VALIDATION, DEMO_RUN
 from surefoot.config.load import load
@@ -27,13 +30,15 @@ def test_model_is_small() -> None:
 def test_diffusers_loads_the_model_and_its_pictures_follow_the_prompt() -> None:
     pipeline = StableDiffusionPipeline.from_pretrained(BUILTIN_MODEL, dtype=torch.float32)
     pipeline.set_progress_bar_config(disable=True)
-    orange, green = pipeline(
+    pictures, _ = pipeline(
         ["tangerine, food fruit", "cactus, plant other"],
         num_inference_steps=15,
         guidance_scale=4.0,
         generator=[torch.Generator().manual_seed(0) for _ in range(2)],
         output_type="np",
-    ).images
+        return_dict=False,
+    )
+    orange, green = np.asarray(pictures)
     assert orange.shape == (64, 64, 3)
     # The middle of a tangerine is orange, that of a cactus green.
     middle = slice(24, 40)

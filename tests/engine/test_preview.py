@@ -73,7 +73,7 @@ def test_sheet_has_every_picture_in_its_row_and_column(
     (label,) = lefts
     assert sheet.shape[1] == label + 3 * (shown + GAP)
     # The names are written to the left of the pictures, and end before them.
-    names = (sheet[TEXT_HEIGHT:, :label] < 128).all(axis=2)
+    names = np.all(sheet[TEXT_HEIGHT:, :label] < 128, axis=2)
     assert names.any()
     assert not names[:, label - 2 :].any()
 

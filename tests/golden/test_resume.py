@@ -158,8 +158,8 @@ def test_killed_process_is_made_good_by_the_same_command(tmp_path: Path) -> None
         write_pictures(tmp_path / "pictures", 5),
         write_pictures(tmp_path / "held out", 2, first=20),
     )
-    steps = 60
-    changes = {"train__steps": steps, "train__ema": 0.9, "save__every": 4, "validation__every": 20}
+    steps = 40
+    changes = {"train__steps": steps, "train__ema": 0.9, "save__every": 4, "validation__every": 10}
     whole = prepare(tmp_path / "whole", values, **changes)
     train(whole)
 
