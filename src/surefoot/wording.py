@@ -66,7 +66,12 @@ WORDS: dict[str, Words] = {
     ),
     "SF025": Words(
         N_("the checkpoint {file} holds no {missing}"),
-        helps=(N_("give a whole Stable Diffusion 1.x or 2.x checkpoint, not a LoRA or a part"),),
+        helps=(
+            N_(
+                "give a whole Stable Diffusion 1.x checkpoint, not a LoRA or a part; "
+                "2.x as a diffusers folder"
+            ),
+        ),
     ),
     "SF026": Words(
         N_("the target pattern `{pattern}` matches no layer of the {part}"),
