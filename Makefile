@@ -1,4 +1,4 @@
-# make demo   a finished fine-tune and its report in a few minutes, in a venv of its own
+# make demo   a finished fine-tune and its pictures in a few minutes, in a venv of its own
 # make test   everything that has to pass before a change is merged
 # make clean  removes the venv and what tools have left; runs/ and build/base_model/ stay
 

@@ -208,7 +208,17 @@ def test_added_picture_makes_another_run(run_file: Path) -> None:
     before = plan_of(run_file)
     write_pictures(run_file.parent / "pictures", 3)
     changed = differences(before, plan_of(run_file))
-    assert changed == ["resolved.pictures", "resolved.pictures_in_epoch"]
+    assert changed == ["resolved.content", "resolved.pictures", "resolved.pictures_in_epoch"]
+
+
+def test_changed_caption_or_weight_makes_another_run_and_a_moved_folder_does_not(
+    run_file: Path,
+) -> None:
+    before = plan_of(run_file)
+    assert plan_of(run_file).content == before.content
+    caption = next((run_file.parent / "pictures").glob("*.txt"))
+    caption.write_text("something else", encoding="utf-8")
+    assert differences(before, plan_of(run_file)) == ["resolved.content"]
 
 
 def test_plan_is_plain_json(run_file: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -157,9 +158,13 @@ def test_device_is_the_one_asked_for(asked: str, device: str, tmp_path: Path) ->
     assert survey_of(write_run(tmp_path, {"train.device": asked})).device == device
 
 
-def test_automatic_device_is_cuda_where_its_driver_is(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("built_for", "device"), [("'12.8'", "cuda"), ("None", "cpu")])
+def test_automatic_device_is_cuda_where_the_driver_and_a_torch_for_it_are(
+    built_for: str, device: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_file = write_run(tmp_path, {"train.device": "auto"})
+    (tmp_path / "version.py").write_text(f"cuda: Optional[str] = {built_for}\n", encoding="utf-8")
+    torch = importlib.util.spec_from_file_location("torch", tmp_path / "__init__.py")
     monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
-    assert survey_of(run_file).device == "cuda"
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: torch)
+    assert survey_of(run_file).device == device

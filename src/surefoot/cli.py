@@ -7,7 +7,7 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NoReturn
 
 import typer
 from rich.cells import cell_len
@@ -148,9 +148,12 @@ def demo(
     from surefoot.builtin import DEMO_RUN
 
     run_file = folder / "run.toml"
-    if not run_file.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        run_file.write_text(DEMO_RUN.read_text(encoding="utf-8"), encoding="utf-8")
+    try:
+        if not run_file.exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            run_file.write_text(DEMO_RUN.read_text(encoding="utf-8"), encoding="utf-8")
+    except OSError as error:
+        _exit_unwritable(folder, error)
     _out.print(_("The run is described in {file}").format(file=run_file))
     if not write:
         _train(run_file, None)
@@ -163,10 +166,10 @@ def sample(
         list[str] | None, typer.Argument(metavar="[PROMPT]...", help="Default: the run's own.")
     ] = None,
     seed: Annotated[
-        int, typer.Option(min=0, help="Seed of the first; each next takes one more.")
+        int, typer.Option(min=0, max=2**62, help="Seed of the first; each next takes one more.")
     ] = 0,
     guidance: Annotated[float, typer.Option(min=1, help="Guidance scale.")] = 4.0,
-    steps: Annotated[int, typer.Option(min=1, help="Denoising steps.")] = 30,
+    steps: Annotated[int, typer.Option(min=1, max=1000, help="Denoising steps.")] = 30,
     out: Annotated[Path | None, typer.Option(help="Folder; default: in the run's samples.")] = None,
 ) -> None:
     """Draw pictures with a trained run, beside those of the base model."""
@@ -180,6 +183,8 @@ def sample(
     except Refused as refused:
         _print_findings(refused.findings, run_folder, "", _err)
         raise typer.Exit(UNUSABLE) from None
+    except OSError as error:
+        _exit_unwritable(out or run_folder, error)
     _out.print(
         _("pictures in {folder}; side by side: {sheet}").format(folder=sheet.parent, sheet=sheet)
     )
@@ -189,6 +194,13 @@ def sample(
 def schema() -> None:
     """Print the JSON Schema of run.toml, with the help of every key."""
     _print_json(RunConfig.model_json_schema())
+
+
+def _exit_unwritable(folder: Path, error: OSError) -> NoReturn:
+    values = {"folder": str(folder), "reason": error.strerror or str(error)}
+    values["blocking"] = str(error.filename or folder)
+    _print_findings([Finding("SF041", "error", "", dict(values))], folder, "", _err)
+    raise typer.Exit(UNUSABLE) from None
 
 
 def _quiet_libraries() -> None:

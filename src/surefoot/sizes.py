@@ -55,7 +55,7 @@ def bytes_of(
         tensors: What is trained.
         pictures: How many are cached.
         latent_numbers: Numbers in one picture's latents.
-        model_bytes: Size of the base model's parts on disk, which full fine-tuning writes anew.
+        model_bytes: Size of the base model in fp32, which full fine-tuning writes anew.
     """
     trained = _FP32 * sum(tensor.numbers for tensor in tensors)
     optimizer = _FP32 * sum(_optimizer_numbers(config, tensor) for tensor in tensors)

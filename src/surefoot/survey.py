@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import platform
+import re
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -324,11 +326,22 @@ def _device(config: RunConfig) -> Device:
     for known in ("cpu", "cuda", "mps"):
         if config.train.device.partition(":")[0] == known:
             return known
-    if shutil.which("nvidia-smi") or Path("/dev/nvidiactl").exists():
+    card = shutil.which("nvidia-smi") is not None or Path("/dev/nvidiactl").exists()
+    if card and _torch_speaks_cuda():
         return "cuda"
     if platform.system() == "Darwin" and platform.machine() == "arm64":
         return "mps"
     return "cpu"
+
+
+def _torch_speaks_cuda() -> bool:
+    """Whether the torch that is installed was built for CUDA, read from its version file."""
+    found = importlib.util.find_spec("torch")
+    if found is None or found.origin is None:
+        return False
+    version = Path(found.origin).with_name("version.py")
+    text = version.read_text(encoding="utf-8") if version.is_file() else ""
+    return re.search(r"^cuda\b[^=]*= *['\"]", text, re.MULTILINE) is not None
 
 
 def _free_bytes(run_folder: Path, findings: list[Finding]) -> int:

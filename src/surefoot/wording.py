@@ -134,7 +134,7 @@ WORDS: dict[str, Words] = {
     ),
     "SF044": Words(
         N_("the checkpoint {file} is damaged ({reason}) and was passed over"),
-        helps=(N_("nothing to do: the one before it is used"),),
+        helps=(N_("nothing to do: the one before it is used, or the run begins anew"),),
     ),
     "SF045": Words(
         N_("the device {device} is not there: {reason}"),
@@ -255,8 +255,8 @@ WORDS: dict[str, Words] = {
     "SF502": Words(
         N_("stopped at step {step}: the gradients of {count} steps in a row were not finite, in "
            "{example} among others; none of them reached the weights"),
-        helps=(N_("lower the learning rate, or set train.precision = \"fp32\"; the same command "
-                  "goes on from the last checkpoint"),),
+        helps=(N_("start again under another `name` with a lower learning rate, or with "
+                  "train.precision = \"fp32\""),),
     ),
 }  # fmt: skip
 

@@ -333,9 +333,6 @@ def call_train(small: SmallRun, capsys: pytest.CaptureFixture[str]) -> tuple[int
     """The command in this process: exit code, what it printed, what it complained of."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("sys.argv", ["surefoot", "--lang", "en", "train", str(small.loaded.path)])
-        # Rich consoles are made at import and keep the stream of that time.
-        patch.setattr(cli._out, "file", None)
-        patch.setattr(cli._err, "file", None)
         with pytest.raises(SystemExit) as ended:
             cli.main()
     printed = capsys.readouterr()

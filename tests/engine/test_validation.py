@@ -43,7 +43,7 @@ def loss_of(session: Session) -> float:
 def test_loss_is_that_of_the_network_on_the_noise_it_was_given(
     batch: int, values: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(validation, "_BATCH", batch)
+    monkeypatch.setattr(validation, "_NOISE_BLOCK", batch)
     noises: list[Tensor] = []
     answers: list[Tensor] = []
     timesteps: list[int] = []

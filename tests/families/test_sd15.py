@@ -9,6 +9,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from diffusers import DDIMScheduler, StableDiffusionPipeline
@@ -95,7 +96,9 @@ def test_pictures_are_those_of_the_pipeline_and_of_their_seeds(tiny: Path) -> No
     how = {"resolution": SIDE, "steps": 2, "guidance": 3.0}
     together = family.sample(["a", "b"], **how, seeds=[5, 6])
     (alone,) = family.sample(["b"], **how, seeds=[6])
-    assert together[1].tobytes() == alone.tobytes()
+    # The size of a batch decides in which order a sum is taken: one level of 255 may differ.
+    difference = np.asarray(together[1]).astype(int) - np.asarray(alone).astype(int)
+    assert np.abs(difference).max() <= 1
     assert together[0].tobytes() != alone.tobytes()
     theirs = pipeline(
         ["b"],

@@ -63,7 +63,8 @@ class DataConfig(Section):
     """Mirror half of the pictures. Not for things with a left and a right, such as letters."""
 
     cache: Literal["disk", "off"] = "disk"
-    """`disk`: encode each picture once and keep the latents in the run's cache folder."""
+    """`disk`: encode each picture once and keep the latents beside the run folders, in
+    `.cache`."""
 
 
 class ObjectiveConfig(Section):
@@ -140,13 +141,13 @@ class PreviewConfig(Section):
     every: Positive | Auto = "auto"
     """Steps between two previews; `auto` is half of the run."""
 
-    steps: Positive = 30
+    steps: Annotated[int, Field(ge=1, le=1000)] = 30
     """Denoising steps of a picture."""
 
     guidance: Annotated[float, Field(ge=1)] = 4.0
     """Classifier-free guidance scale."""
 
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**62)] = 0
     """Seed of the first prompt; each further prompt takes the next."""
 
 

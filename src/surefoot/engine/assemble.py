@@ -195,5 +195,6 @@ def _validation(
         conditioning,
         prediction=plan.prediction,
         draws=plan.config.validation.draws,
+        batch_size=plan.config.train.batch_size,
         seed=plan.config.seed,
     )

@@ -8,6 +8,7 @@ import time
 import torch
 from torch import Tensor
 
+from surefoot.config.optimizer import AdafactorConfig
 from surefoot.data.batches import step_generator
 from surefoot.data.captions import drop_caption
 from surefoot.data.randomness import torch_generator
@@ -19,7 +20,7 @@ from surefoot.finding import Finding, Refused
 from surefoot.language import _
 from surefoot.objective.losses import loss_of_each, min_snr_weight
 from surefoot.objective.noise import draw_noise
-from surefoot.optim.schedules import schedule_factor
+from surefoot.optim.schedules import relative_rate, schedule_factor
 
 _MOVED_BY = 3  # steps: the gradient of lora_down is zero at the first, since lora_up is
 _REFUSED_IN_A_ROW = 3
@@ -116,12 +117,16 @@ def _gradient_norm(session: Session) -> float:
 
 
 def _set_rate(session: Session, step: int) -> float:
+    """Sets the scheduled rate; returns the one that counts, which `relative_step` sets itself."""
     plan, schedule = session.plan, session.plan.config.schedule
     rate = plan.lr * schedule_factor(
         schedule.kind, step, steps=plan.steps, warmup_steps=schedule.warmup_steps
     )
     for group in session.optimizer.param_groups:
         group["lr"] = rate
+    optimizer = plan.config.optimizer
+    if isinstance(optimizer, AdafactorConfig) and optimizer.relative_step:
+        return relative_rate(step + 1, warmup_init=optimizer.warmup_init)
     return rate
 
 
@@ -171,6 +176,7 @@ def _look(session: Session, done: int, reporter: Reporter) -> None:
             folder = plan.run_folder / "samples" / f"step-{done:06d}"
             draw_previews(session.family, preview, plan.resolution, folder)
             session.events.write("preview", step=done, folder=folder.name)
+            check_wiring(session.tuned, session.optimizer)
 
 
 def _said(session: Session, loss: float, seconds: float) -> str:

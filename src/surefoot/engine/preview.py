@@ -11,7 +11,7 @@ from surefoot.config.run import PreviewConfig
 from surefoot.families.family import Family
 
 _LINE = 16  # pixels of a line of text
-_BATCH = 16
+_PIXELS = 2**18  # of all pictures that are drawn at once: one of 512x512, or 64 of 64x64
 
 
 def draw_previews(
@@ -20,8 +20,9 @@ def draw_previews(
     """Draws one picture for each prompt into `folder`, named 00.png and so on."""
     folder.mkdir(parents=True, exist_ok=True)
     paths: list[Path] = []
-    for start in range(0, len(preview.prompts), _BATCH):
-        prompts = preview.prompts[start : start + _BATCH]
+    batch = max(1, min(16, _PIXELS // resolution**2))
+    for start in range(0, len(preview.prompts), batch):
+        prompts = preview.prompts[start : start + batch]
         pictures = family.sample(
             prompts,
             resolution=resolution,

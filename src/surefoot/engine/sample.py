@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from surefoot.engine.assemble import (
@@ -32,7 +33,8 @@ def sample_run(
     Raises:
         Refused: If the folder holds no run, or one without a checkpoint.
     """
-    plan = _read(run_folder)
+    # A run folder may have been moved or copied since it was written.
+    plan = replace(_read(run_folder), run_folder=run_folder.resolve())
     state = open_checkpoints(plan).read_last([])
     if state is None:
         raise _refused(run_folder, N_("no checkpoint yet"))

@@ -13,7 +13,7 @@ from surefoot.families.family import Family
 from surefoot.objective.losses import loss_of_each
 from surefoot.objective.noise import Prediction, draw_noise
 
-_BATCH = 50
+_NOISE_BLOCK = 50  # pictures whose noise is drawn together; part of what a loss means
 
 
 @final
@@ -28,6 +28,7 @@ class Validation:
         *,
         prediction: Prediction,
         draws: int,
+        batch_size: int,
         seed: int,
     ) -> None:
         """The seed fixes the noise; the timesteps are spread evenly and rotate over pictures."""
@@ -36,6 +37,7 @@ class Validation:
         self._conditioning = conditioning
         self._prediction: Prediction = prediction
         self._draws = draws
+        self._batch_size = batch_size
         self._seed = seed
 
     @torch.no_grad()
@@ -47,8 +49,8 @@ class Validation:
         levels = schedule.spread_timesteps(self._draws * 8)
         total = torch.zeros((), dtype=torch.float64)
         for draw in range(self._draws):
-            for start in range(0, count, _BATCH):
-                indices = range(start, min(start + _BATCH, count))
+            for start in range(0, count, _NOISE_BLOCK):
+                indices = range(start, min(start + _NOISE_BLOCK, count))
                 generator = torch_generator(self._seed, "validation", draw, start)
                 latents = self._pictures.means(indices)
                 noise = draw_noise(latents.shape, 0.0, generator)
@@ -58,6 +60,11 @@ class Validation:
                 states = self._conditioning(
                     [self._pictures.examples[index].caption for index in indices]
                 )
-                output = self._family.denoise(noisy.to(device), timestep.to(device), states)
-                total += loss_of_each("mse", output, target.to(device)).double().sum().cpu()
+                # No more pictures at once than in training, which fitted into memory.
+                for part in torch.arange(len(indices)).split(self._batch_size):
+                    output = self._family.denoise(
+                        noisy[part].to(device), timestep[part].to(device), states[part]
+                    )
+                    losses = loss_of_each("mse", output, target[part].to(device))
+                    total += losses.cpu().double().sum()
         return total.item() / (count * self._draws)
