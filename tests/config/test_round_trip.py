@@ -101,7 +101,9 @@ documents = section(
     ),
     objective=section(snr_gamma=positive(20) | st.just("off"), noise_offset=st.floats(0, 1)),
     validation=section(folder=paths, every=counts | st.just("auto"), draws=counts),
-    preview=section(prompts=st.lists(text, max_size=3), guidance=st.floats(1, 30), steps=st.integers(1, 1000)),
+    preview=section(
+        prompts=st.lists(text, max_size=3), guidance=st.floats(1, 30), steps=st.integers(1, 1000)
+    ),
     save=section(every=counts | st.just("auto"), keep=counts),
 )
 
