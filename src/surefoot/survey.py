@@ -33,8 +33,7 @@ class PartSurvey:
 
     Attributes:
         file: The file that holds them.
-        shapes: Name of each tensor, without the prefix of a single file, to its shape.
-        headers: The same names to their places in the file.
+        headers: Name of each tensor, without the prefix of a single file, to its place in it.
     """
 
     file: Path
@@ -73,7 +72,6 @@ class Survey:
     device: Device
     free_bytes: int
     run_folder: Path
-    cores: int
     findings: tuple[Finding, ...]
 
     def cached_bytes(self) -> int:
@@ -99,7 +97,6 @@ def survey(loaded: Loaded) -> Survey:
         device=_device(config),
         free_bytes=_free_bytes(run_folder, findings),
         run_folder=run_folder,
-        cores=os.cpu_count() or 1,
         findings=tuple(findings),
     )
 

@@ -41,8 +41,6 @@ class FamilyFacts:
         components: Folders that a diffusers model must have.
         parts: What can be trained.
         latent_channels: Channels of the latents.
-        pixel_multiple: Picture sides must be multiples of the VAE's factor times this.
-        timesteps: Length of the noise schedule.
         single_file_config: Hub id of the configs for an original checkpoint.
         adapter_lr: Customary absolute learning rate of adapters.
         full_lr: Customary absolute learning rate of full fine-tuning.
@@ -52,8 +50,6 @@ class FamilyFacts:
     components: tuple[str, ...]
     parts: dict[str, PartFacts]
     latent_channels: int
-    pixel_multiple: int
-    timesteps: int
     single_file_config: str
     adapter_lr: float
     full_lr: float
@@ -81,8 +77,6 @@ FAMILIES: dict[FamilyName, FamilyFacts] = {
             ),
         },
         latent_channels=4,
-        pixel_multiple=4,  # the UNet of the real model halves three times, the built-in twice
-        timesteps=1000,
         single_file_config="stable-diffusion-v1-5/stable-diffusion-v1-5",
         adapter_lr=1e-4,
         full_lr=1e-5,
