@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from surefoot.config.optimizer import AdafactorConfig, AdamWConfig, scale_parameter_of
+from surefoot.config.optimizer import AdafactorConfig, AdamWConfig
 from surefoot.config.run import RunConfig
 from surefoot.config.tuning import DoraConfig, FullConfig, TuningConfig
 from surefoot.finding import StepRow
@@ -146,7 +146,7 @@ def _scale(tensor: PlannedTensor, config: RunConfig) -> StepScale:
         return StepScale(slope=0.0, floor=1.0)  # Adam's step is lr for a steady gradient
     return step_scale(
         tensor.kind,
-        scale_parameter_of(optimizer),
+        optimizer.scale_parameter,
         weight_rms=tensor.weight_rms,
         alpha=tensor.alpha,
         eps2=optimizer.eps2,

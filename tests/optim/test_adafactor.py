@@ -161,7 +161,7 @@ def test_training_goes_on_identically_from_a_checkpoint() -> None:
 
 def test_a_closure_is_called_with_gradients_on_and_its_loss_returned() -> None:
     parameter = nn.Parameter(torch.tensor([3.0, -2.0]))
-    optimizer = Adafactor([parameter], 0.1, scale_parameter="false")
+    optimizer = Adafactor([parameter], 0.1, scale_parameter=False)
 
     def closure() -> float:
         optimizer.zero_grad()
@@ -227,7 +227,7 @@ BAD: dict[str, Mapping[str, object]] = {
     "beta1": {"beta1": 1.0},
     "beta1 below": {"beta1": -0.1},
     "warmup_init": {"warmup_init": True},
-    "scale_parameter": {"scale_parameter": True},
+    "scale_parameter": {"scale_parameter": "true"},
     "kind": {"kind": "lora_middle"},
     "alpha": {"alpha": 0.0},
     "weight_rms": {"weight_rms": [math.nan]},
@@ -253,7 +253,7 @@ def test_a_lora_up_without_the_rms_of_its_layer_is_refused() -> None:
 
     with pytest.raises(ValueError, match="weight_rms of each lora_up"):
         Adafactor([group()], scale_parameter="weight")
-    Adafactor([group()], scale_parameter="true")
+    Adafactor([group()], scale_parameter=True)
 
 
 def test_a_refused_group_is_not_added() -> None:

@@ -12,7 +12,7 @@ from surefoot.optim.adafactor import Adafactor
 from surefoot.optim.scaling import ScaleParameter, StepScale, TensorKind, step_scale
 
 KINDS: tuple[TensorKind, ...] = get_args(TensorKind)
-SCALES: tuple[ScaleParameter, ...] = get_args(ScaleParameter)
+SCALES: tuple[ScaleParameter, ...] = (True, False, "weight")
 WEIGHT_RMS, ALPHA, EPS2 = 0.03, 8.0, 1e-3
 
 # The step is read off float32 numbers of its own size.
@@ -25,13 +25,13 @@ def scale_of(kind: TensorKind, scale_parameter: ScaleParameter) -> StepScale:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_true_is_the_rule_of_the_paper_for_every_kind(kind: TensorKind) -> None:
-    scale = scale_of(kind, "true")
+    scale = scale_of(kind, True)
     assert [scale.at(rms) for rms in (0.0, 1e-4, 1e-3, 0.5, 20.0)] == [1e-3, 1e-3, 1e-3, 0.5, 20.0]
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_false_is_one_for_every_kind_and_size(kind: TensorKind) -> None:
-    assert {scale_of(kind, "false").at(rms) for rms in (0.0, 0.5, 20.0)} == {1.0}
+    assert {scale_of(kind, False).at(rms) for rms in (0.0, 0.5, 20.0)} == {1.0}
 
 
 @pytest.mark.parametrize("rms", [0.0, 0.5, 20.0])
@@ -47,7 +47,7 @@ def test_by_weight_a_lora_down_steps_five_times_its_own_rms() -> None:
 
 @pytest.mark.parametrize("kind", sorted(set(KINDS) - {"lora_up", "lora_down"}))
 def test_by_weight_everything_else_is_as_in_full_fine_tuning(kind: TensorKind) -> None:
-    assert scale_of(kind, "weight") == scale_of(kind, "true")
+    assert scale_of(kind, "weight") == scale_of(kind, True)
 
 
 def test_by_weight_the_change_of_a_layer_does_not_depend_on_alpha() -> None:

@@ -22,7 +22,7 @@ class Options:
 
     relative_step: bool = False
     warmup_init: bool = False
-    scale_parameter: Literal["true", "false", "weight"] = "true"
+    scale_parameter: bool | Literal["weight"] = True
     clip_threshold: float = 1.0
     decay_rate: float = -0.8
     beta1: float = 0.0
@@ -90,7 +90,7 @@ class AdafactorNumpy:
     def _scale(self) -> float:
         options = self._options
         own = max(options.eps2, rms(self.values))  # algorithm 4, line 2
-        if options.scale_parameter == "false":
+        if options.scale_parameter is False:
             return 1.0
         if options.scale_parameter == "weight" and options.kind == "lora_up":
             return 400 * options.weight_rms / options.alpha

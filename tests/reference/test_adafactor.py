@@ -32,7 +32,7 @@ SHAPES: dict[str, tuple[int, ...]] = {
 
 OPTIONS: dict[str, Options] = {
     "scaled by itself": Options(),
-    "not scaled": Options(scale_parameter="false"),
+    "not scaled": Options(scale_parameter=False),
     "by weight: weight": Options(scale_parameter="weight"),
     "by weight: lora_down": Options(scale_parameter="weight", kind="lora_down"),
     "by weight: lora_up": Options(
@@ -40,16 +40,16 @@ OPTIONS: dict[str, Options] = {
     ),
     "by weight: magnitude": Options(scale_parameter="weight", kind="magnitude", weight_rms=0.03),
     "relative": Options(relative_step=True),
-    "relative, unscaled": Options(relative_step=True, scale_parameter="false"),
+    "relative, unscaled": Options(relative_step=True, scale_parameter=False),
     # From zero, since float32 would hide the first steps of 1e-6 beside numbers of size 1.
     "relative with warm-up": Options(
-        relative_step=True, warmup_init=True, scale_parameter="false", kind="lora_up"
+        relative_step=True, warmup_init=True, scale_parameter=False, kind="lora_up"
     ),
     "clipped hard": Options(clip_threshold=0.3),
     "hardly clipped": Options(clip_threshold=20.0),
     "fast decay": Options(decay_rate=-0.4),
     "momentum": Options(beta1=0.9),
-    "momentum, decayed": Options(beta1=0.5, weight_decay=0.1, scale_parameter="false"),
+    "momentum, decayed": Options(beta1=0.5, weight_decay=0.1, scale_parameter=False),
     "large eps1": Options(eps1=0.5),
     "large eps2": Options(eps2=5.0),
     "weight decay": Options(weight_decay=0.3),
@@ -144,7 +144,7 @@ def their_optimizer(parameters: list[Tensor], options: Options, lr: float) -> Tr
         decay_rate=options.decay_rate,
         beta1=options.beta1 or None,
         weight_decay=options.weight_decay,
-        scale_parameter=options.scale_parameter == "true",
+        scale_parameter=options.scale_parameter is True,
         relative_step=options.relative_step,
         warmup_init=options.warmup_init,
     )
@@ -167,10 +167,10 @@ def end_of_both(
     return mine, other.detach().numpy()
 
 
-@pytest.mark.parametrize("scale", ["true", "false"])
+@pytest.mark.parametrize("scale", [True, False])
 @pytest.mark.parametrize("rate", RATES)
 @pytest.mark.parametrize("shape", ["vector", "tall", "wide", "one row"])
-def test_vectors_and_matrices_move_as_in_transformers(shape: str, rate: str, scale: str) -> None:
+def test_vectors_and_matrices_move_as_in_transformers(shape: str, rate: str, scale: bool) -> None:
     for clip, eps, decay in product((1.0, 0.3), ((1e-30, 1e-3), (0.5, 5.0)), (0.0, 0.1)):
         options = replace(
             RATES[rate],
@@ -190,7 +190,7 @@ def test_momentum_at_a_constant_rate_is_that_of_transformers(shape: str, rate: s
     for clip, decay in product((1.0, 0.3), (0.0, 0.1)):
         options = replace(
             RATES[rate],
-            scale_parameter="false",
+            scale_parameter=False,
             beta1=0.9,
             clip_threshold=clip,
             weight_decay=decay,
@@ -201,7 +201,7 @@ def test_momentum_at_a_constant_rate_is_that_of_transformers(shape: str, rate: s
 def test_momentum_holds_no_past_rate_while_that_of_transformers_does() -> None:
     # Ours is lr times the mean of the updates, theirs the mean of lr times the updates: once lr
     # has come down to 0, theirs goes on moving.
-    options = Options(scale_parameter="false", beta1=0.9)
+    options = Options(scale_parameter=False, beta1=0.9)
     moving, stopped = [0.02] * 5, [0.02] * 5 + [0.0] * 5
     ours_before, theirs_before = end_of_both((5, 12), options, moving)
     ours_after, theirs_after = end_of_both((5, 12), options, stopped)

@@ -70,10 +70,3 @@ class AdamWConfig(Section):
 
 
 OptimizerConfig = Annotated[AdafactorConfig | AdamWConfig, Field(discriminator="kind")]
-
-
-def scale_parameter_of(optimizer: AdafactorConfig) -> Literal["true", "false", "weight"]:
-    """The config's `true | false | "weight"` as the optimizer's word for it."""
-    if optimizer.scale_parameter == "weight":
-        return "weight"
-    return "true" if optimizer.scale_parameter else "false"

@@ -12,7 +12,6 @@ from surefoot.config.optimizer import (
     AdafactorConfig,
     AdamWConfig,
     OptimizerConfig,
-    scale_parameter_of,
 )
 from surefoot.optim.adafactor import Adafactor
 from surefoot.tuning.trainable import Trainable
@@ -41,7 +40,7 @@ def build_optimizer(
                 lr,
                 relative_step=config.relative_step,
                 warmup_init=config.warmup_init,
-                scale_parameter=scale_parameter_of(config),
+                scale_parameter=config.scale_parameter,
                 clip_threshold=config.clip_threshold,
                 decay_rate=config.decay_rate,
                 beta1=config.beta1,

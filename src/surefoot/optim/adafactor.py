@@ -58,7 +58,7 @@ class Adafactor(Optimizer):
         lr: Learning rate; not used with `relative_step`.
         relative_step: Take `min(1e-2, 1/sqrt(t))` as the learning rate (paper, section 8).
         warmup_init: With `relative_step`, replace 1e-2 by `1e-6 * t`.
-        scale_parameter: `"true"` multiplies each step by the tensor's own RMS, `"false"` does not,
+        scale_parameter: True multiplies each step by the tensor's own RMS, False does not,
             `"weight"` uses the layer that the tensor changes (`surefoot.optim.scaling`).
         clip_threshold: d of algorithm 4: an update with a larger RMS is scaled down to it.
         decay_rate: beta2 at step t is `1 - t**decay_rate`.
@@ -246,10 +246,13 @@ def _check_options(group: AdafactorGroup) -> None:
 
 
 def _check_layers(group: AdafactorGroup) -> None:
-    for name, words in (("scale_parameter", ScaleParameter), ("kind", TensorKind)):
-        if group[name] not in get_args(words):
-            known = ", ".join(f'"{word}"' for word in get_args(words))
-            raise ValueError(f"{name} must be one of {known}, but is {group[name]!r}")
+    scaling = group["scale_parameter"]
+    # Not `in (True, False, ...)`, which takes 1 and 0 for them.
+    if not isinstance(scaling, bool) and scaling != "weight":
+        raise ValueError(f'scale_parameter must be True, False or "weight", but is {scaling!r}')
+    if group["kind"] not in get_args(TensorKind):
+        known = ", ".join(f'"{word}"' for word in get_args(TensorKind))
+        raise ValueError(f"kind must be one of {known}, but is {group['kind']!r}")
     if not 0 < group["alpha"] < math.inf:
         raise ValueError(f"alpha must be greater than 0, but is {group['alpha']}")
     if not all(0 <= rms < math.inf for rms in group["weight_rms"]):

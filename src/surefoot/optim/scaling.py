@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Literal, assert_never
 
 TensorKind = Literal["weight", "bias", "norm", "embedding", "lora_down", "lora_up", "magnitude"]
-ScaleParameter = Literal["true", "false", "weight"]
+ScaleParameter = bool | Literal["weight"]
 
 LORA_UP_FACTOR = 400.0
 """c_B of the weight rule: a step of `lora_up` is this times `lr * RMS(W) / alpha`."""
@@ -46,7 +46,7 @@ def step_scale(
 
     Args:
         kind: What the tensor is.
-        scale_parameter: `"true"` scales by the tensor's own RMS, `"false"` not at all, `"weight"`
+        scale_parameter: True scales by the tensor's own RMS, False not at all, `"weight"`
             by the layer that the tensor changes, so that one relative learning rate serves full
             fine-tuning, LoRA and DoRA.
         weight_rms: RMS of the frozen weight of the layer; used for `lora_up` only.
@@ -54,9 +54,9 @@ def step_scale(
         eps2: The floor under a tensor's own RMS (1e-3 in the paper).
     """
     match scale_parameter:
-        case "true":
+        case True:
             return StepScale(slope=1.0, floor=eps2)
-        case "false":
+        case False:
             return StepScale(slope=0.0, floor=1.0)
         case "weight":
             return _by_weight(kind, weight_rms=weight_rms, alpha=alpha, eps2=eps2)
