@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
 from itertools import chain
 from typing import TypedDict, cast, get_args, overload
 
@@ -12,8 +12,12 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.optimizer import StateDict
 
-from surefoot.optim.scaling import ScaleParameter, TensorKind, step_scale
+from surefoot.optim.blocks import Rule
+from surefoot.optim.rounding import Rounding
+from surefoot.optim.scaling import ScaleParameter, StepScale, TensorKind, step_scale
 from surefoot.optim.schedules import relative_rate
+from surefoot.optim.stacks import Run, Stack, State, begin, build_stacks, runs
+from surefoot.optim.stepping import step_runs
 
 _SMALLEST_EPS1 = 1e-37
 """Its reciprocal root, and that times the root of the largest float32, are float32 numbers."""
@@ -23,7 +27,7 @@ class AdafactorGroup(TypedDict):
     """One parameter group; all but `params`, `kind`, `weight_rms`, `alpha` are the options."""
 
     params: list[Tensor]
-    lr: float
+    lr: float | Tensor
     relative_step: bool
     warmup_init: bool
     scale_parameter: ScaleParameter
@@ -33,19 +37,12 @@ class AdafactorGroup(TypedDict):
     eps1: float
     eps2: float
     weight_decay: float
+    maximize: bool
+    rounding: Rounding
+    seed: int
     kind: TensorKind
     weight_rms: list[float]
     alpha: float
-
-
-class AdafactorState(TypedDict):
-    """Per tensor, fp32 whatever the tensor's dtype: row and column, or the whole second moment."""
-
-    step: int
-    row: Tensor
-    column: Tensor
-    square: Tensor
-    momentum: Tensor
 
 
 class Adafactor(Optimizer):
@@ -55,6 +52,7 @@ class Adafactor(Optimizer):
         params: Tensors or parameter groups. A group may say what its tensors are: `kind` (a
             `TensorKind`, default `"weight"`), `weight_rms` (one number a tensor: RMS of the frozen
             weight of its layer) and `alpha` (of the LoRA); only `scale_parameter="weight"` asks.
+            `surefoot.optim.parameter_groups` makes such groups of a model.
         lr: Learning rate; not used with `relative_step`.
         relative_step: Take `min(1e-2, 1/sqrt(t))` as the learning rate (paper, section 8).
         warmup_init: With `relative_step`, replace 1e-2 by `1e-6 * t`.
@@ -67,17 +65,24 @@ class Adafactor(Optimizer):
         eps1: Added to each squared gradient; not 0, since a gradient of 0 would then give NaN.
         eps2: Floor under a tensor's own RMS.
         weight_decay: Decoupled; multiplied by the scaled learning rate.
+        maximize: Ascend.
+        rounding: How bfloat16 and float16 weights take an update smaller than their digits:
+            `"stochastic"` (bfloat16 only), `"kahan"` (a second tensor of their dtype), `"nearest"`
+            (most of it is lost).
+        seed: Of stochastic rounding, which is a function of seed, step, tensor and element.
 
     Raises:
         ValueError: For a value out of its range, in whichever group; the message names it.
 
-    Convolutions are factored as (out, in*kh*kw); one-dimensional tensors are not factored.
+    Convolutions are factored as (out, in*kh*kw); vectors, and matrices of one row or column, are
+    not factored. The state is float32. Tensors of one shape are stepped together. A gradient that
+    is not finite leaves its weight and its state as they are; `refused` counts them.
     """
 
     def __init__(
         self,
         params: Iterable[Tensor] | Iterable[dict[str, object]],
-        lr: float = 1e-2,
+        lr: float | Tensor = 1e-2,
         *,
         relative_step: bool = False,
         warmup_init: bool = False,
@@ -88,7 +93,11 @@ class Adafactor(Optimizer):
         eps1: float = 1e-30,
         eps2: float = 1e-3,
         weight_decay: float = 0.0,
+        maximize: bool = False,
+        rounding: Rounding = "stochastic",
+        seed: int = 0,
     ) -> None:
+        self._forget_stacks()
         super().__init__(
             params,
             {
@@ -102,6 +111,9 @@ class Adafactor(Optimizer):
                 "eps1": eps1,
                 "eps2": eps2,
                 "weight_decay": weight_decay,
+                "maximize": maximize,
+                "rounding": rounding,
+                "seed": seed,
                 "kind": "weight",
                 "weight_rms": [],
                 "alpha": 1.0,
@@ -119,6 +131,7 @@ class Adafactor(Optimizer):
             group = cast(AdafactorGroup, self.param_groups[-1])
             _check_options(group)
             _check_layers(group)
+            _check_dtypes(group)
         except ValueError:
             self.param_groups.pop()
             raise
@@ -135,7 +148,12 @@ class Adafactor(Optimizer):
         for index, state in saved.items():
             for key, value in state.items():
                 if isinstance(value, Tensor):
-                    self.state[held[index]][key] = value.to(held[index].device)
+                    self.state[held[index]][key] = value.to(held[index].device, copy=True)
+        self._forget_stacks()
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        super().__setstate__(state)
+        self._forget_stacks()
 
     @overload
     def step(self, closure: None = None) -> None: ...
@@ -152,81 +170,106 @@ class Adafactor(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        for untyped in self.param_groups:
-            group = cast(AdafactorGroup, untyped)
-            weight_rms = group["weight_rms"] or [1.0] * len(group["params"])
-            for parameter, layer_rms in zip(group["params"], weight_rms, strict=True):
-                if parameter.grad is not None:
-                    self._step_one(parameter, parameter.grad, layer_rms, group)
+        self._finite = []
+        for index in range(len(self.param_groups)):
+            found: list[Run] = []
+            for stack in self._stacks_of(index):
+                found.extend(runs(stack, _gradients(stack.parameters)))
+            self._step_runs(cast(AdafactorGroup, self.param_groups[index]), found)
         return loss
 
-    def _step_one(
-        self, parameter: Tensor, gradient: Tensor, weight_rms: float, group: AdafactorGroup
-    ) -> None:
-        if gradient.is_sparse:
-            raise RuntimeError("Adafactor takes dense gradients only")
-        state = cast(AdafactorState, self.state[parameter])
-        if not state:
-            _start(state, parameter, group["beta1"])
-        state["step"] = step = state["step"] + 1
-        gradient = gradient.float()
-        values = parameter.float()
-        update = _normalised(gradient, state, 1.0 - step ** group["decay_rate"], group["eps1"])
-        # Algorithm 4, line 8: U / max(1, RMS(U) / d).
-        update.div_((_rms(update) / group["clip_threshold"]).clamp_(min=1.0))
-        if group["beta1"] > 0:
-            momentum = state["momentum"].lerp_(update, 1.0 - group["beta1"])
-            update = momentum.clone()
-        scale = step_scale(
-            group["kind"],
+    @torch.no_grad()
+    def step_parameter(self, parameter: Tensor) -> None:
+        """Takes one step for one tensor, which has a gradient; the others follow by themselves.
+
+        Raises:
+            KeyError: If the tensor is not one of this optimizer's.
+            RuntimeError: If its gradient is sparse.
+        """
+        if parameter not in self._places:
+            for index in range(len(self.param_groups)):
+                for stack in self._stacks_of(index):
+                    for place, member in enumerate(stack.parameters):
+                        self._places[member] = (index, stack, place)
+        index, stack, place = self._places[parameter]
+        (gradient,) = _gradients([parameter])
+        if gradient is not None:
+            step = int(stack.states[place].get("step", 0)) + 1
+            run = Run(stack, place, place + 1, [gradient], step)
+            self._step_runs(cast(AdafactorGroup, self.param_groups[index]), [run])
+
+    def refused(self) -> int:
+        """Tensors whose gradient was not finite in the last step; waits for the device."""
+        return sum(int((~finite).sum()) for finite in self._finite)
+
+    def _forget_stacks(self) -> None:
+        self._stacks: dict[int, tuple[object, list[Stack]]] = {}
+        self._places: dict[Tensor, tuple[int, Stack, int]] = {}
+        self._finite: list[Tensor] = []
+
+    def _stacks_of(self, index: int) -> list[Stack]:
+        """The stacks of a group, made anew when what they hold has changed."""
+        group = cast(AdafactorGroup, self.param_groups[index])
+        parameters = group["params"]
+        sample = parameters[0] if parameters else None
+        made_of = (
+            len(parameters),
             group["scale_parameter"],
-            weight_rms=weight_rms,
-            alpha=group["alpha"],
-            eps2=group["eps2"],
+            group["eps2"],
+            group["alpha"],
+            None if sample is None else (id(sample), sample.dtype, sample.device),
         )
-        rate = group["lr"]
-        if group["relative_step"]:
-            rate = relative_rate(step, warmup_init=group["warmup_init"])
-        size = (_rms(values) * scale.slope).clamp_(min=scale.floor) * rate
-        if group["weight_decay"] > 0:
-            update.add_(values, alpha=group["weight_decay"])
-        # `values` is the parameter itself when that is fp32, and a rounded-back copy otherwise.
-        values.addcmul_(update, size, value=-1.0)
-        if values is not parameter:
-            parameter.copy_(values)
+        held = self._stacks.get(index)
+        if held is None or held[0] != made_of:
+            states = cast(MutableMapping[Tensor, State], self.state)
+            before = sum(len(earlier["params"]) for earlier in self.param_groups[:index])
+            layers = group["weight_rms"] or [1.0] * len(parameters)
+            floors = [_scale(group, weight_rms).floor for weight_rms in layers]
+            stacks = build_stacks(parameters, floors, before, states)
+            self._places = {}
+            self._stacks[index] = held = (made_of, stacks)
+        return held[1]
+
+    def _step_runs(self, group: AdafactorGroup, found: list[Run]) -> None:
+        # Together; apart only if they have other steps behind them, which means other decays.
+        for step in sorted({run.step for run in found}):
+            rate = group["lr"]
+            if group["relative_step"]:
+                rate = relative_rate(step, warmup_init=group["warmup_init"])
+            rule = Rule(
+                new=float(step ** group["decay_rate"]),
+                rate=rate,
+                slope=_scale(group, 1.0).slope,
+                eps1=group["eps1"],
+                clip_threshold=group["clip_threshold"],
+                beta1=group["beta1"],
+                weight_decay=group["weight_decay"],
+                maximize=group["maximize"],
+                rounding=group["rounding"],
+                seed=group["seed"],
+            )
+            together = [run for run in found if run.step == step]
+            for run in together:
+                begin(run, rule)
+            self._finite.extend(step_runs(together, rule))
 
 
-def _start(state: AdafactorState, parameter: Tensor, beta1: float) -> None:
-    state["step"] = 0
-    if parameter.dim() >= 2:
-        matrix = parameter.flatten(1)
-        state["row"] = matrix.new_zeros(matrix.shape[0], dtype=torch.float32)
-        state["column"] = matrix.new_zeros(matrix.shape[1], dtype=torch.float32)
-    else:
-        state["square"] = torch.zeros_like(parameter, dtype=torch.float32)
-    if beta1 > 0:
-        state["momentum"] = torch.zeros_like(parameter, dtype=torch.float32)
+def _gradients(parameters: Sequence[Tensor]) -> list[Tensor | None]:
+    found = [parameter.grad for parameter in parameters]
+    for gradient in found:
+        if gradient is not None and gradient.layout is not torch.strided:
+            raise RuntimeError("Adafactor takes dense gradients only")
+    return found
 
 
-def _normalised(gradient: Tensor, state: AdafactorState, beta2: float, eps1: float) -> Tensor:
-    """The gradient over the root of its second moment (algorithm 4, lines 4 to 7)."""
-    square = gradient.square().add_(eps1)
-    if "square" in state:
-        moment = state["square"].lerp_(square, 1.0 - beta2)
-        return gradient * moment.rsqrt()
-    matrix = square.flatten(1)
-    row = state["row"].lerp_(matrix.mean(dim=1), 1.0 - beta2)
-    column = state["column"].lerp_(matrix.mean(dim=0), 1.0 - beta2)
-    # V = row column^T / mean(row): equation 7 with means instead of sums.
-    # Two roots rather than the root of a quotient, which float32 would round to 0 for a row without
-    # gradients beside large ones.
-    row_root = row.rsqrt() * row.mean().sqrt()
-    update = gradient.flatten(1) * row_root[:, None]
-    return update.mul_(column.rsqrt()).view_as(gradient)
-
-
-def _rms(tensor: Tensor) -> Tensor:
-    return tensor.square().mean().sqrt()
+def _scale(group: AdafactorGroup, weight_rms: float) -> StepScale:
+    return step_scale(
+        group["kind"],
+        group["scale_parameter"],
+        weight_rms=weight_rms,
+        alpha=group["alpha"],
+        eps2=group["eps2"],
+    )
 
 
 def _check_options(group: AdafactorGroup) -> None:
@@ -241,6 +284,9 @@ def _check_options(group: AdafactorGroup) -> None:
         raise ValueError(f"decay_rate must be less than 0, but is {group['decay_rate']}")
     if not 0 <= group["beta1"] < 1:
         raise ValueError(f"beta1 must be in [0, 1), but is {group['beta1']}")
+    if group["rounding"] not in get_args(Rounding):
+        known = ", ".join(f'"{word}"' for word in get_args(Rounding))
+        raise ValueError(f"rounding must be one of {known}, but is {group['rounding']!r}")
     if group["warmup_init"] and not group["relative_step"]:
         raise ValueError("warmup_init needs relative_step: it is the ramp of its rate")
 
@@ -264,3 +310,13 @@ def _check_layers(group: AdafactorGroup) -> None:
     needs_layer = group["scale_parameter"] == "weight" and group["kind"] == "lora_up"
     if needs_layer and not group["weight_rms"]:
         raise ValueError('scale_parameter="weight" needs the weight_rms of each lora_up')
+
+
+def _check_dtypes(group: AdafactorGroup) -> None:
+    for parameter in group["params"]:
+        if not parameter.is_floating_point():
+            raise ValueError(f"Adafactor takes real floating-point tensors, not {parameter.dtype}")
+        if parameter.dtype == torch.float16 and group["rounding"] == "stochastic":
+            raise ValueError(
+                'rounding="stochastic" is for bfloat16: take "kahan" for float16 weights'
+            )

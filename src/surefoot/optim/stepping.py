@@ -1,0 +1,89 @@
+"""Which arithmetic a step is done by: compiled loops, or blocks on the tensors' device."""
+
+# torch's multi-tensor operations have private names only.
+# pyright: reportPrivateUsage=false, reportPrivateImportUsage=false
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Sequence
+from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
+
+import torch
+from torch import Tensor
+
+from surefoot.optim.blocks import Rule, step_blocks
+from surefoot.optim.stacks import Run, members_of
+
+_BLOCK_ON_CPU = 1 << 21
+"""Numbers stepped at once: two blocks of float32 stay in a CPU's last cache."""
+_BLOCK_ELSEWHERE = 1 << 24
+"""A GPU pays for each operation: fewer and larger blocks, of 64 MiB."""
+
+
+def step_runs(found: Sequence[Run], rule: Rule) -> list[Tensor]:
+    """Steps tensors that share a rule; returns, by block, whose gradients were finite."""
+    compiled = [run for run in found if _suits_compiled(run)]
+    finite = _step_compiled(compiled, rule) if compiled else []
+    left = [run for run in found if run not in compiled] if compiled else found
+    for device in dict.fromkeys(run.stack.floor.device for run in left):
+        finite += _step_blocks([run for run in left if run.stack.floor.device == device], rule)
+    return finite
+
+
+@cache
+def _has_numba() -> bool:
+    if find_spec("numba") is None:
+        return False
+    try:
+        import_module("surefoot.optim.native")
+    except ImportError as error:  # a numba that does not suit this numpy
+        warnings.warn(f"Adafactor goes on without numba: {error}", stacklevel=2)
+        return False
+    return True
+
+
+def _suits_compiled(run: Run) -> bool:
+    if not run.stack.floor.is_cpu or not _has_numba():
+        return False
+    from surefoot.optim.native import suits
+
+    return suits(run.stack.parameters[run.first : run.last]) and suits(run.gradients)
+
+
+def _step_compiled(found: Sequence[Run], rule: Rule) -> list[Tensor]:
+    from surefoot.optim.native import step_compiled
+
+    finite = [torch.empty(run.last - run.first, dtype=torch.bool) for run in found]
+    floors = [run.stack.floor[run.first : run.last] for run in found]
+    step_compiled([members_of(run, rule) for run in found], floors, finite, rule)
+    return finite
+
+
+def _step_blocks(found: Sequence[Run], rule: Rule) -> list[Tensor]:
+    finite: list[Tensor] = []
+    device = found[0].stack.floor.device
+    block = _BLOCK_ON_CPU if device.type == "cpu" else _BLOCK_ELSEWHERE
+    sizes = _sizes(found, rule)
+    first = 0
+    for run in found:
+        last = first + run.last - run.first
+        finite += step_blocks(members_of(run, rule), sizes[first:last], rule, block)
+        first = last
+    return finite
+
+
+def _sizes(found: Sequence[Run], rule: Rule) -> Tensor:
+    """The factor on the update of each tensor of the runs: rate * max(slope * RMS, floor)."""
+    floors = [run.stack.floor[run.first : run.last] for run in found]
+    floor = torch.cat(floors) if len(floors) > 1 else floors[0]
+    if rule.slope == 0:
+        return floor * rule.rate
+    tensors = [tensor for run in found for tensor in run.stack.parameters[run.first : run.last]]
+    norms = torch.stack(torch._foreach_norm(tensors, dtype=torch.float32))
+    slopes = [rule.slope / math.sqrt(tensor.numel()) for tensor in tensors]
+    slope = torch.tensor(slopes, device=norms.device)
+    return torch.maximum(norms.mul_(slope), floor).mul_(rule.rate)
