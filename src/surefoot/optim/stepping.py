@@ -34,6 +34,15 @@ def step_runs(found: Sequence[Run], rule: Rule) -> list[Tensor]:
     return finite
 
 
+_allowed = True
+
+
+def use_compiled(allowed: bool) -> None:
+    """Lets this process take the compiled loops where they suit, which is the default, or never."""
+    global _allowed
+    _allowed = allowed
+
+
 @cache
 def _has_numba() -> bool:
     if find_spec("numba") is None:
@@ -47,7 +56,7 @@ def _has_numba() -> bool:
 
 
 def _suits_compiled(run: Run) -> bool:
-    if not run.stack.floor.is_cpu or not _has_numba():
+    if not (_allowed and run.stack.floor.is_cpu and _has_numba()):
         return False
     from surefoot.optim.native import suits
 
