@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
-from diffusers import UNet2DConditionModel
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from rich.console import Console
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -147,11 +147,12 @@ def seconds(action: Callable[[], object]) -> float:
 def timed(case: str, names: list[str], rounds: int) -> dict[str, list[float]]:
     """Seconds of each step, by optimizer; `add` is `p.add_(g)`."""
     parameters = trained(shapes_of(case))
+    weights: list[Tensor] = [*parameters]
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
 
     def add() -> None:
         with torch.no_grad():
-            torch._foreach_add_(parameters, gradients, alpha=-1e-9)
+            torch._foreach_add_(weights, gradients, alpha=-1e-9)  # pyright: ignore[reportPrivateImportUsage]
 
     optimizers = {name: OPTIMIZERS[name](parameters) for name in names}
     found: dict[str, list[float]] = {name: [] for name in ("add", *names)}

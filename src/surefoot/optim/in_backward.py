@@ -6,6 +6,7 @@ from typing import final
 
 import torch
 from torch import Tensor
+from torch.nn.utils import get_total_norm
 
 from surefoot.optim.adafactor import Adafactor
 
@@ -32,7 +33,6 @@ class StepInBackward:
         self.enabled = True
         self._optimizer = optimizer
         self._norms: list[Tensor] = []
-        self._finite: list[Tensor] = []
         self._hooks = [
             parameter.register_post_accumulate_grad_hook(self._step)
             for group in optimizer.param_groups
@@ -55,11 +55,11 @@ class StepInBackward:
     def _step(self, parameter: Tensor) -> None:
         if not self.enabled or parameter.grad is None:
             return
-        self._norms.append(torch.linalg.vector_norm(parameter.grad, dtype=torch.float32))
+        self._norms.append(get_total_norm([parameter.grad]).float())
         self._optimizer.step_parameter(parameter)
         parameter.grad = None
 
     def gradient_norm(self) -> Tensor:
         """The norm of all gradients since this was last asked, before any clipping."""
         norms, self._norms = self._norms, []
-        return torch.linalg.vector_norm(torch.stack(norms)) if norms else torch.zeros(())
+        return get_total_norm(norms)
