@@ -228,7 +228,7 @@ def _keep_finite(mean: Tensor, new: Tensor, moment: Tensor, gradient: Tensor) ->
         moment.copy_(new)
         return finite
     torch.where(finite[:, None], new, moment, out=moment)
-    new.copy_(moment)
+    new.masked_fill_(~finite[:, None], 1.0)  # at the first step the moment is 0, its root infinite
     mean.nan_to_num_(0.0, 0.0, 0.0)
     gradient.masked_fill_(~_along(finite, gradient), 0.0)
     return finite
