@@ -1,0 +1,130 @@
+"""Which optimizer setting fits which method? Trains the built-in model in a few hundred short runs.
+
+python -m benchmarks.adafactor_study                      # train; goes on where it stopped
+python -m benchmarks.adafactor_study --part 0/2           # one of two processes
+python -m benchmarks.adafactor_study --series up200 --up-factor 200 --select '^weight, .*seed 0'
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from benchmarks.study.cases import Case, planned_cases, repeated_cases
+from benchmarks.study.results import (
+    Outcome,
+    Protocol,
+    ResultsFile,
+    of_protocol,
+    result_of,
+)
+from surefoot.config.load import UNIONS
+from surefoot.optim import scaling
+
+
+def main() -> None:
+    """Trains what is not in the results file yet."""
+    arguments = _arguments()
+    protocol = _protocol(arguments)
+    file = ResultsFile(arguments.results)
+    _train(file, protocol, arguments)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    results = Path("build/adafactor_study/results.jsonl")
+    parser.add_argument("--results", type=Path, default=results)
+    parser.add_argument("--steps", type=int, default=80)
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--part", default="0/1", metavar="I/N", help="the I-th of N processes")
+    parser.add_argument("--select", default="", help="a pattern that the name of a case contains")
+    parser.add_argument("--list", action="store_true", help="name the cases; train nothing")
+    parser.add_argument("--series", default="", help="a name for what is changed in surefoot")
+    parser.add_argument("--up-factor", type=float, default=scaling.LORA_UP_FACTOR)
+    parser.add_argument("--down-factor", type=float, default=scaling.LORA_DOWN_FACTOR)
+    return parser.parse_args()
+
+
+def _protocol(arguments: argparse.Namespace) -> Protocol:
+    """Also sets the two factors of the weight rule for this process."""
+    changed = (arguments.up_factor, arguments.down_factor) != (
+        scaling.LORA_UP_FACTOR,
+        scaling.LORA_DOWN_FACTOR,
+    )
+    if changed and not arguments.series:
+        sys.exit("--up-factor and --down-factor need a --series, which names their results.")
+    # A study tries other values of what is a constant everywhere else.
+    scaling.LORA_UP_FACTOR = arguments.up_factor  # pyright: ignore[reportConstantRedefinition]
+    scaling.LORA_DOWN_FACTOR = arguments.down_factor  # pyright: ignore[reportConstantRedefinition]
+    return Protocol(
+        series=arguments.series,
+        steps=arguments.steps,
+        batch=arguments.batch,
+        up_factor=arguments.up_factor,
+        down_factor=arguments.down_factor,
+    )
+
+
+def _train(file: ResultsFile, protocol: Protocol, arguments: argparse.Namespace) -> None:
+    part, parts = (int(text) for text in arguments.part.split("/"))
+    trainer = None
+    for case in _pending(file, protocol):
+        if zlib.crc32(case.name.encode()) % parts != part:
+            continue
+        if not re.search(arguments.select, case.name):
+            continue
+        if not _can_run(case):
+            print(f"{case.name}: left out, this version has no such optimizer", flush=True)
+            continue
+        if arguments.list:
+            print(case.name)
+            continue
+        if trainer is None:
+            # Imported late: only training needs torch.
+            import torch
+
+            from benchmarks.study.training import Trainer
+
+            torch.set_num_threads(arguments.threads)
+            folder = arguments.results.parent / f"part-{part}-of-{parts}{arguments.series}"
+            trainer = Trainer(folder, protocol)
+        outcome = trainer.train(case)
+        file.append(result_of(case, protocol, outcome))
+        print(f"{case.name}: {_said(outcome)}", flush=True)
+
+
+def _pending(file: ResultsFile, protocol: Protocol) -> Iterator[Case]:
+    """The cases that no process has finished, as things are when the next one is asked for."""
+    for case in planned_cases():
+        if case.name not in of_protocol(file.read(), protocol):
+            yield case
+    losses = {
+        name: result.judged_loss for name, result in of_protocol(file.read(), protocol).items()
+    }
+    for case in repeated_cases(losses):
+        if case.name not in of_protocol(file.read(), protocol):
+            yield case
+
+
+def _can_run(case: Case) -> bool:
+    return case.optimizer()["kind"] in UNIONS["optimizer"]
+
+
+def _said(outcome: Outcome) -> str:
+    if outcome.diverged:
+        return f"diverged, {outcome.seconds:.1f} s"
+    return (
+        f"{outcome.untrained:.4f} -> {outcome.loss:.4f}, {outcome.seconds:.1f} s, "
+        f"{outcome.images_per_second:.0f} images/s"
+    )
+
+
+if __name__ == "__main__":
+    main()
