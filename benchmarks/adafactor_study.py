@@ -27,8 +27,11 @@ from surefoot.optim import scaling
 
 
 def main() -> None:
-    """Trains what is not in the results file yet."""
+    """Trains what is not in the results file yet, or reports what is."""
     arguments = _arguments()
+    if arguments.report:
+        _report(arguments)
+        return
     protocol = _protocol(arguments)
     file = ResultsFile(arguments.results)
     _train(file, protocol, arguments)
@@ -49,7 +52,21 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--series", default="", help="a name for what is changed in surefoot")
     parser.add_argument("--up-factor", type=float, default=scaling.LORA_UP_FACTOR)
     parser.add_argument("--down-factor", type=float, default=scaling.LORA_DOWN_FACTOR)
+    parser.add_argument("--report", action="store_true", help="write tables and plots; no training")
+    parser.add_argument("--write-docs", action="store_true", help="with --report: into docs/ too")
     return parser.parse_args()
+
+
+def _report(arguments: argparse.Namespace) -> None:
+    # Imported late: training does not need matplotlib.
+    from benchmarks.study.report import latest_protocol, write_report
+
+    results = ResultsFile(arguments.results).read()
+    protocol = latest_protocol(results, arguments.series)
+    if protocol is None:
+        sys.exit(f"{arguments.results} has no results of the series '{arguments.series}'.")
+    report = write_report(results, protocol, arguments.results.parent, arguments.write_docs)
+    print(report.read_text(encoding="utf-8"))
 
 
 def _protocol(arguments: argparse.Namespace) -> Protocol:
@@ -75,7 +92,7 @@ def _protocol(arguments: argparse.Namespace) -> Protocol:
 def _train(file: ResultsFile, protocol: Protocol, arguments: argparse.Namespace) -> None:
     part, parts = (int(text) for text in arguments.part.split("/"))
     trainer = None
-    for case in _pending(file, protocol):
+    for case in pending(file, protocol):
         if zlib.crc32(case.name.encode()) % parts != part:
             continue
         if not re.search(arguments.select, case.name):
@@ -100,7 +117,7 @@ def _train(file: ResultsFile, protocol: Protocol, arguments: argparse.Namespace)
         print(f"{case.name}: {_said(outcome)}", flush=True)
 
 
-def _pending(file: ResultsFile, protocol: Protocol) -> Iterator[Case]:
+def pending(file: ResultsFile, protocol: Protocol) -> Iterator[Case]:
     """The cases that no process has finished, as things are when the next one is asked for."""
     for case in planned_cases():
         if case.name not in of_protocol(file.read(), protocol):

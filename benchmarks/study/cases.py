@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 Setting = Literal[
     "weight",
@@ -18,6 +18,8 @@ Setting = Literal[
 ]
 """An optimizer setting: Adafactor's `scale_parameter` with and without `relative_step`, or another
 optimizer."""
+
+SETTINGS: tuple[Setting, ...] = get_args(Setting)
 
 SEEDS = (0, 1, 2)
 
@@ -52,7 +54,7 @@ METHODS = (FULL, LORA_4, LORA_16, LORA_64, DORA_16, LORA_16_ALPHA_1, LORA_16_ALP
 ONE_OF_EACH = (FULL, LORA_16, DORA_16)
 ADAMW_METHODS = (FULL, LORA_4, LORA_16, LORA_64, DORA_16)
 
-_RELATIVE: tuple[Setting, ...] = ("relative true", "relative false", "relative weight")
+RELATIVE: tuple[Setting, ...] = ("relative true", "relative false", "relative weight")
 _RELATIVE_LR = 1e-2  # what `relative_step` gives in the first 10,000 steps
 _PRODIGY_LR = 1.0  # a factor on the rate that it finds by itself
 
@@ -73,34 +75,39 @@ class Case:
 
     def optimizer(self) -> dict[str, object]:
         """The section `optimizer` of its run.toml."""
-        if self.setting in ("adamw", "prodigy"):
-            return {"kind": self.setting, "lr": self.lr}
-        scale = self.setting.removeprefix("relative ")
-        section: dict[str, object] = {
-            "kind": "adafactor",
-            "scale_parameter": scale if scale == "weight" else scale == "true",
-        }
-        rate = {"relative_step": True} if self.setting in _RELATIVE else {"lr": self.lr}
-        return {**section, **rate}
+        section = optimizer_section(self.setting)
+        return section if self.setting in RELATIVE else {**section, "lr": self.lr}
+
+
+def optimizer_section(setting: Setting) -> dict[str, object]:
+    """A section `optimizer` with the learning rate left to `auto`."""
+    if setting in ("adamw", "prodigy"):
+        return {"kind": setting}
+    scale = setting.removeprefix("relative ")
+    section: dict[str, object] = {
+        "kind": "adafactor",
+        "scale_parameter": scale if scale == "weight" else scale == "true",
+    }
+    return {**section, "relative_step": True} if setting in RELATIVE else section
 
 
 def rates(setting: Setting, method: Method) -> tuple[float, ...]:
-    """The learning rates that are tried, ascending."""
+    """The learning rates that are tried, ascending; what `auto` gives is among them."""
     match setting:
         case "weight":
             return (1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
         case "false" if method.is_full:
             return (1e-5, 3e-5, 1e-4, 3e-4, 1e-3)
         case "false" if method == LORA_16_ALPHA_1:  # its update is 16 times as small
-            return (1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
+            return (1e-4, 3e-3, 1e-2, 3e-2, 1e-1)
         case "false":
             return (1e-4, 1e-3, 3e-3, 1e-2, 3e-2)
         case "true":
             return (1e-2, 3e-2, 1e-1, 3e-1, 1.0)
         case "adamw" if method.is_full:
-            return (1e-4, 3e-4, 1e-3, 3e-3, 1e-2)
+            return (1e-5, 1e-4, 3e-4, 1e-3, 3e-3)
         case "adamw":
-            return (3e-4, 1e-3, 3e-3, 1e-2, 3e-2)
+            return (1e-4, 1e-3, 3e-3, 1e-2, 3e-2)
         case "relative weight" | "relative false" | "relative true":
             return (_RELATIVE_LR,)
         case "prodigy":
@@ -115,7 +122,7 @@ def planned_cases() -> list[Case]:
         *_grid("false", METHODS, [first]),
         *_grid("weight", METHODS, others),
         *_grid("true", ONE_OF_EACH, [first]),
-        *(case for setting in _RELATIVE for case in _grid(setting, ONE_OF_EACH, SEEDS)),
+        *(case for setting in RELATIVE for case in _grid(setting, ONE_OF_EACH, SEEDS)),
         *_grid("adamw", ADAMW_METHODS, [first]),
         *_grid("prodigy", ONE_OF_EACH, SEEDS),
     ]
