@@ -29,7 +29,7 @@ from surefoot.optim import scaling
 def main() -> None:
     """Trains what is not in the results file yet, or reports what is."""
     arguments = _arguments()
-    if arguments.report:
+    if arguments.report or arguments.write_docs:
         _report(arguments)
         return
     protocol = _protocol(arguments)
@@ -46,15 +46,22 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=80)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--part", default="0/1", metavar="I/N", help="the I-th of N processes")
+    parser.add_argument("--part", type=_part, default=(0, 1), metavar="I/N", help="process I of N")
     parser.add_argument("--select", default="", help="a pattern that the name of a case contains")
     parser.add_argument("--list", action="store_true", help="name the cases; train nothing")
     parser.add_argument("--series", default="", help="a name for what is changed in surefoot")
     parser.add_argument("--up-factor", type=float, default=scaling.LORA_UP_FACTOR)
     parser.add_argument("--down-factor", type=float, default=scaling.LORA_DOWN_FACTOR)
     parser.add_argument("--report", action="store_true", help="write tables and plots; no training")
-    parser.add_argument("--write-docs", action="store_true", help="with --report: into docs/ too")
+    parser.add_argument("--write-docs", action="store_true", help="the report into docs/ too")
     return parser.parse_args()
+
+
+def _part(text: str) -> tuple[int, int]:
+    part, parts = (int(number) for number in text.split("/"))
+    if not 0 <= part < parts:
+        raise ValueError(text)
+    return part, parts
 
 
 def _report(arguments: argparse.Namespace) -> None:
@@ -90,7 +97,7 @@ def _protocol(arguments: argparse.Namespace) -> Protocol:
 
 
 def _train(file: ResultsFile, protocol: Protocol, arguments: argparse.Namespace) -> None:
-    part, parts = (int(text) for text in arguments.part.split("/"))
+    part, parts = arguments.part
     trainer = None
     for case in pending(file, protocol):
         if zlib.crc32(case.name.encode()) % parts != part:

@@ -64,6 +64,7 @@ def _panel(axis: Any, study: Study, setting: str) -> None:  # noqa: ANN401
         if curve is None:
             continue
         _line(axis, curve, colour, marker, top)
+        _mark_beyond(axis, curve, colour, top)
         first = min(curve.losses)
         labels.append((min(curve.mean(first), top), method.name, colour, first))
         rates += curve.losses
@@ -71,7 +72,7 @@ def _panel(axis: Any, study: Study, setting: str) -> None:  # noqa: ANN401
     left, right = min(rates), max(rates)
     axis.set_xlim(left / (right / left) ** 0.42, right * (right / left) ** 0.05)
     axis.annotate(
-        "untrained", (right, study.untrained), ha="right", va="bottom", fontsize=8, color="#777777"
+        "untrained", (left, study.untrained), ha="center", va="bottom", fontsize=8, color="#777777"
     )
     _label(axis, labels, bottom, top)
 
@@ -82,12 +83,18 @@ def _line(axis: Any, curve: Curve, colour: str, marker: str, top: float) -> None
     # A line to a point far above keeps its direction; one to infinity is cut at twice the top.
     drawn = [min(mean, 2 * top) for mean in means]
     axis.plot(rates, drawn, color=colour, linewidth=1.6, marker=marker, markersize=5)
-    for lr, mean in zip(rates, means, strict=True):
+    for lr in rates:
         each = [loss for loss in curve.losses[lr].values() if math.isfinite(loss)]
         if len(each) > 1:
             axis.vlines(lr, min(each), max(each), color=colour, linewidth=3, alpha=0.35)
-        if mean > top:
-            axis.plot(lr, top, color=colour, marker="^", markersize=10, clip_on=False, zorder=5)
+
+
+def _mark_beyond(axis: Any, curve: Curve, colour: str, top: float) -> None:  # noqa: ANN401
+    """A triangle at the top edge for each loss that lies higher; those of a rate side by side."""
+    for lr in curve.losses:
+        if curve.mean(lr) > top:
+            aside = 1.07 ** (_COLOURS.index(colour) - len(_COLOURS) // 2)
+            axis.plot(lr * aside, top, color=colour, marker="^", markersize=8, clip_on=False)
 
 
 def _label(
@@ -99,7 +106,7 @@ def _label(
     """Names each line at its left end; names that would overlap are moved apart."""
     ordered = sorted(labels)
     height = _LABEL_HEIGHT * (top - bottom)
-    places = _apart([label[0] for label in ordered], height, top - height / 2)
+    places = _apart([label[0] for label in ordered], height, bottom + height, top - height)
     edge = axis.get_xlim()[0]
     for (loss, name, colour, lr), place in zip(ordered, places, strict=True):
         axis.annotate(
@@ -109,17 +116,18 @@ def _label(
             fontsize=8.5,
             color=colour,
             va="center",
-            arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.6, "alpha": 0.6},
+            arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.6, "relpos": (1, 0.5)},
         )
 
 
-def _apart(heights: Sequence[float], gap: float, top: float) -> list[float]:
-    """Ascending heights moved up where they are closer than `gap`, then down from `top`."""
-    places: list[float] = []
-    for height in heights:
-        places.append(max(height, places[-1] + gap) if places else height)
-    limit = top
-    for index in range(len(places) - 1, -1, -1):
-        places[index] = min(places[index], limit)
-        limit = places[index] - gap
+def _apart(heights: Sequence[float], gap: float, bottom: float, top: float) -> list[float]:
+    """Ascending heights moved as little as leaves `gap` between them, within the limits."""
+    places = list(heights)
+    for _round in range(200):
+        for index in range(len(places) - 1):
+            lacking = gap - (places[index + 1] - places[index])
+            if lacking > 0:
+                places[index] -= lacking / 2
+                places[index + 1] += lacking / 2
+        places = [min(max(place, bottom), top) for place in places]
     return places

@@ -65,7 +65,9 @@ def _compatibility(study: Study, words: dict[str, str], default_rate: DefaultRat
 def _cell(
     study: Study, curve: Curve, default_rate: DefaultRate | None, words: dict[str, str]
 ) -> str:
-    lr = curve.best if default_rate is None else default_rate(curve.setting, curve.method)
+    lr = curve.best
+    if default_rate is not None and len(curve.losses) > 1:  # else the setting finds it by itself
+        lr = default_rate(curve.setting, curve.method)
     if lr not in curve.losses:
         return "–"
     share = study.share(curve.mean(lr))

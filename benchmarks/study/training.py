@@ -9,7 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import final
 
+import diffusers
 import torch
+import transformers
 from rich.console import Console
 from torch import Tensor
 
@@ -36,6 +38,8 @@ class Trainer:
 
     def __init__(self, folder: Path, protocol: Protocol) -> None:
         """`folder` holds the latent cache and, while it is trained, the run of a case."""
+        diffusers.utils.logging.disable_progress_bar()
+        transformers.utils.logging.disable_progress_bar()
         self._folder = folder
         self._protocol = protocol
         self._reporter = Reporter(Console(stderr=True, quiet=True))
