@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import re
 import sys
+import tempfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -97,31 +98,37 @@ def _protocol(arguments: argparse.Namespace) -> Protocol:
 
 
 def _train(file: ResultsFile, protocol: Protocol, arguments: argparse.Namespace) -> None:
+    if arguments.list:
+        for case in _chosen(file, protocol, arguments):
+            print(case.name)
+        return
+    # Imported late: only training needs torch.
+    import torch
+
+    from benchmarks.study.training import Trainer
+
+    torch.set_num_threads(arguments.threads)
+    # A folder of its own for each process: their runs all have the same name.
+    with tempfile.TemporaryDirectory(dir=arguments.results.parent, prefix="run-") as folder:
+        trainer = Trainer(Path(folder), protocol)
+        for case in _chosen(file, protocol, arguments):
+            outcome = trainer.train(case)
+            file.append(result_of(case, protocol, outcome))
+            print(f"{case.name}: {_said(outcome)}", flush=True)
+
+
+def _chosen(file: ResultsFile, protocol: Protocol, arguments: argparse.Namespace) -> Iterator[Case]:
+    """Of the pending cases those of this process that are asked for and can be run."""
     part, parts = arguments.part
-    trainer = None
     for case in pending(file, protocol):
         if zlib.crc32(case.name.encode()) % parts != part:
             continue
         if not re.search(arguments.select, case.name):
             continue
-        if not _can_run(case):
+        if _can_run(case):
+            yield case
+        else:
             print(f"{case.name}: left out, this version has no such optimizer", flush=True)
-            continue
-        if arguments.list:
-            print(case.name)
-            continue
-        if trainer is None:
-            # Imported late: only training needs torch.
-            import torch
-
-            from benchmarks.study.training import Trainer
-
-            torch.set_num_threads(arguments.threads)
-            folder = arguments.results.parent / f"part-{part}-of-{parts}{arguments.series}"
-            trainer = Trainer(folder, protocol)
-        outcome = trainer.train(case)
-        file.append(result_of(case, protocol, outcome))
-        print(f"{case.name}: {_said(outcome)}", flush=True)
 
 
 def pending(file: ResultsFile, protocol: Protocol) -> Iterator[Case]:

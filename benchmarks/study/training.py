@@ -37,7 +37,7 @@ class Trainer:
     """Keeps what all cases share: encoded held-out pictures and the untrained loss."""
 
     def __init__(self, folder: Path, protocol: Protocol) -> None:
-        """`folder` holds the latent cache and, while it is trained, the run of a case."""
+        """`folder`, of this process alone, holds the latent cache and the run that is trained."""
         diffusers.utils.logging.disable_progress_bar()
         transformers.utils.logging.disable_progress_bar()
         self._folder = folder
