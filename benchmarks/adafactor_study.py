@@ -50,7 +50,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--part", type=_part, default=(0, 1), metavar="I/N", help="process I of N")
     parser.add_argument("--select", default="", help="a pattern that the name of a case contains")
     parser.add_argument("--list", action="store_true", help="name the cases; train nothing")
-    parser.add_argument("--series", default="", help="a name for what is changed in surefoot")
+    parser.add_argument("--series", default="", help="a name for a change of the weight rule")
     parser.add_argument("--up-factor", type=float, default=scaling.LORA_UP_FACTOR)
     parser.add_argument("--down-factor", type=float, default=scaling.LORA_DOWN_FACTOR)
     parser.add_argument("--report", action="store_true", help="write tables and plots; no training")

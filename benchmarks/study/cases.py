@@ -55,6 +55,7 @@ ONE_OF_EACH = (FULL, LORA_16, DORA_16)
 ADAMW_METHODS = (FULL, LORA_4, LORA_16, LORA_64, DORA_16)
 
 RELATIVE: tuple[Setting, ...] = ("relative true", "relative false", "relative weight")
+WEIGHT_SETTINGS: tuple[Setting, ...] = ("weight", "relative weight")
 _RELATIVE_LR = 1e-2  # what `relative_step` gives in the first 10,000 steps
 _PRODIGY_LR = 1.0  # a factor on the rate that it finds by itself
 

@@ -107,12 +107,14 @@ def _label(
     ordered = sorted(labels)
     height = _LABEL_HEIGHT * (top - bottom)
     places = _apart([label[0] for label in ordered], height, bottom + height, top - height)
-    edge = axis.get_xlim()[0]
+    left, right = axis.get_xlim()
+    edge = left * (right / left) ** 0.22
     for (loss, name, colour, lr), place in zip(ordered, places, strict=True):
         axis.annotate(
             name,
             xy=(lr, loss),
-            xytext=(edge * 1.08, place),
+            xytext=(edge, place),
+            ha="right",
             fontsize=8.5,
             color=colour,
             va="center",

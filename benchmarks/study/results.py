@@ -12,7 +12,7 @@ from typing import final
 
 from filelock import FileLock
 
-from benchmarks.study.cases import Case
+from benchmarks.study.cases import FULL, WEIGHT_SETTINGS, Case
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Protocol:
     """What is the same for all cases that may be compared.
 
     Attributes:
-        series: A name for what was changed in surefoot itself; empty for nothing.
+        series: A name for what was changed in the weight rule; empty for nothing.
         up_factor: `LORA_UP_FACTOR` of the weight rule.
         down_factor: `LORA_DOWN_FACTOR` of the weight rule.
     """
@@ -128,8 +128,18 @@ class ResultsFile:
 
 
 def of_protocol(results: Iterable[Result], protocol: Protocol) -> dict[str, Result]:
-    """Name of a case to its result, of those with this protocol; a later line replaces."""
-    return {result.name: result for result in results if result.protocol == protocol}
+    """Name of a case to its result, of those that are as this protocol would have them.
+
+    The weight rule counts only where it acts, on adapters under `"weight"`: other results serve
+    every variant of it. A later line replaces an earlier one.
+    """
+    return {result.name: result for result in results if _belongs(result, protocol)}
+
+
+def _belongs(result: Result, protocol: Protocol) -> bool:
+    if result.method != FULL.name and result.setting in WEIGHT_SETTINGS:
+        return result.protocol == protocol
+    return (result.protocol.steps, result.protocol.batch) == (protocol.steps, protocol.batch)
 
 
 def _plain(value: object) -> object:

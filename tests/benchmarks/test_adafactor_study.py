@@ -119,11 +119,22 @@ def test_finished_cases_of_the_same_protocol_are_skipped(tmp_path: Path) -> None
     file = ResultsFile(tmp_path / "results.jsonl")
     first, second, *_ = planned_cases()
     file.append(result_of(first, PROTOCOL, outcome(0.12)))
-    file.append(result_of(second, replace(PROTOCOL, series="other"), outcome(0.12)))
+    file.append(result_of(second, replace(PROTOCOL, steps=40), outcome(0.12)))
     todo = [case.name for case in pending(file, PROTOCOL)]
     assert first.name not in todo
     assert second.name in todo
     assert len(todo) == len(planned_cases()) - 1
+
+
+def test_a_variant_of_the_weight_rule_trains_only_what_it_changes(tmp_path: Path) -> None:
+    file = ResultsFile(tmp_path / "results.jsonl")
+    lora = Case(LORA_16, "weight", 1e-2, 0)
+    same = [Case(LORA_16, "false", 1e-2, 0), Case(FULL, "weight", 1e-2, 0)]
+    for case in (lora, *same):
+        file.append(result_of(case, PROTOCOL, outcome(0.12)))
+    todo = {case.name for case in pending(file, replace(PROTOCOL, series="x", up_factor=200.0))}
+    assert lora.name in todo
+    assert not todo & {case.name for case in same}
 
 
 def test_what_another_process_finishes_meanwhile_is_skipped(tmp_path: Path) -> None:
