@@ -3,7 +3,7 @@
 Same model, pictures, steps and batch; the learning rate of AdamW is searched over four values, then
 both are repeated over three seeds. Prints a Markdown table of held-out losses.
 
-    python benchmarks/demo_learning.py --folder /tmp/demo-learning
+    python -m benchmarks.demo_learning --folder /tmp/demo-learning
 """
 
 from __future__ import annotations
@@ -13,15 +13,11 @@ import statistics
 from dataclasses import dataclass
 from pathlib import Path
 
-import tomlkit
 from rich.console import Console
 
-from surefoot.builtin import DEMO_RUN
-from surefoot.config.load import load
+from benchmarks.demo_variant import prepare
 from surefoot.engine.progress import Reporter
 from surefoot.engine.run import run
-from surefoot.plan import resolve
-from surefoot.survey import survey
 
 ADAMW_RATES = (1e-4, 3e-4, 1e-3, 3e-3)
 SEEDS = (0, 1, 2)
@@ -49,23 +45,17 @@ OWN_RELATIVE: dict[str, object] = {
 
 def held_out_losses(case: Case, seed: int, folder: Path, steps: int) -> tuple[float, float]:
     """Trains one case; returns the validation loss before and after."""
-    document = tomlkit.parse(DEMO_RUN.read_text(encoding="utf-8"))
-    document["name"] = f"{case.name}-seed{seed}".replace(" ", "-").replace("=", "")
-    document["seed"] = seed
-    document["tuning"] = case.tuning
-    document["optimizer"] = case.optimizer
-    document["train"]["steps"] = steps
-    document["validation"]["every"] = steps
-    document["preview"]["prompts"] = []
-    document["save"]["every"] = steps
-    run_file = folder / f"{document['name']}.toml"
-    folder.mkdir(parents=True, exist_ok=True)
-    run_file.write_text(tomlkit.dumps(document), encoding="utf-8")
-    loaded = load(run_file)
-    found = survey(loaded)
+    prepared = prepare(
+        f"{case.name}-seed{seed}".replace(" ", "-").replace("=", ""),
+        folder,
+        seed=seed,
+        train={"steps": steps},
+        tuning=case.tuning,
+        optimizer=case.optimizer,
+    )
     # Straight to the run: one of the cases is what the check refuses.
     reporter = Reporter(Console(stderr=True, quiet=True))
-    summary = run(loaded, resolve(loaded, found), found, [], reporter)
+    summary = run(prepared.loaded, prepared.plan, prepared.found, [], reporter)
     return summary.validation_before, summary.validation_after
 
 

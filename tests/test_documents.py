@@ -68,7 +68,16 @@ def test_run_toml_of_the_readme_is_one(readme: str, tmp_path: Path) -> None:
     assert load(run_file).config.tuning.kind == "dora"
 
 
-@pytest.mark.parametrize("page", [*READMES, "CONTRIBUTING.md", "docs/demo-learning.md"])
+@pytest.mark.parametrize(
+    "page",
+    [
+        *READMES,
+        "CONTRIBUTING.md",
+        "docs/demo-learning.md",
+        "docs/adafactor-study.md",
+        "docs/adafactor-study.zh-CN.md",
+    ],
+)
 def test_files_that_a_page_links_to_are_there(page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
     links = [link for link in re.findall(r"\]\(([^)#]+)\)", text) if "://" not in link]
