@@ -5,7 +5,7 @@ All optimizers step the same tensors in turn in one process, several rounds; the
 a process of its own for each optimizer. Prints Markdown tables; add `--write` to put them into
 docs/adafactor-speed.md.
 
-    python benchmarks/adafactor.py
+    python -m benchmarks.adafactor
 """
 
 from __future__ import annotations
@@ -235,6 +235,13 @@ def machine() -> str:
     return f"{name}, {torch.get_num_threads()} threads, torch {torch.__version__}"
 
 
+def write_between_markers(page: Path, text: str) -> None:
+    """Replaces what a page has between its two markers."""
+    start, end = "<!-- measured -->\n", "<!-- end -->"
+    head, _, rest = page.read_text(encoding="utf-8").partition(start)
+    page.write_text(head + start + text + end + rest.partition(end)[2], encoding="utf-8")
+
+
 def main() -> None:
     """Measures, prints and, if asked, writes the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -251,10 +258,7 @@ def main() -> None:
     text = f"{machine()}; median of {arguments.rounds} rounds\n\n" + "\n".join(tables)
     Console(soft_wrap=True, highlight=False).print(text, markup=False)
     if arguments.write:
-        page = PAGE.read_text(encoding="utf-8")
-        start, end = "<!-- measured -->\n", "<!-- end -->"
-        head, _, rest = page.partition(start)
-        PAGE.write_text(head + start + text + end + rest.partition(end)[2], encoding="utf-8")
+        write_between_markers(PAGE, text)
 
 
 if __name__ == "__main__":
