@@ -17,12 +17,13 @@ from surefoot.config.run import RunConfig
 from surefoot.engine.assemble import attach, load_family
 from surefoot.engine.optimizer import build_optimizer
 from surefoot.finding import StepRow
+from surefoot.optim.root_mean_square import root_mean_squares
 from surefoot.optim.scaling import TensorKind
 from surefoot.optim.schedules import schedule_factor
 from surefoot.plan import Plan, resolve
 from surefoot.sheet import PlannedTensor, effective_steps
 from surefoot.survey import survey
-from surefoot.tuning.trainable import Trainable, root_mean_square
+from surefoot.tuning.trainable import Trainable
 from tests.tiny_sd import build_tiny_pipeline
 
 # A fresh lora_down is random: 64 x 16 uniform numbers have an RMS within 1.4 % of its expectation,
@@ -144,7 +145,8 @@ def test_the_sheet_predicts_the_first_step_and_the_memory_of_the_real_optimizer(
     tuned = attach(plan, load_family(plan, torch.device("cpu")))
     optimizer = build_optimizer(plan.config.optimizer, plan.lr, tuned.trainables)
     parameters = [item.parameter for item in tuned.trainables]
-    rms = {item.name: root_mean_square(item.parameter) for item in tuned.trainables}
+    sizes = root_mean_squares(item.parameter for item in tuned.trainables)
+    rms = {item.name: size for item, size in zip(tuned.trainables, sizes, strict=True)}
     steps = dict(zip(rms, step_once(optimizer, parameters), strict=True))
 
     kinds = by_kind(tuned.trainables)
@@ -244,7 +246,7 @@ def test_layer_change_of_a_lora_up_is_that_of_the_layer() -> None:
     bound = 1 / math.sqrt(LAYER_IN)
     down = torch.empty(RANK, LAYER_IN)
     down.uniform_(-bound, bound, generator=torch.Generator().manual_seed(0))
-    change = root_mean_square(ALPHA / RANK * up @ down) / WEIGHT_RMS
+    change = root_mean_squares([ALPHA / RANK * up @ down])[0] / WEIGHT_RMS
     assert row.layer_change == pytest.approx(change, rel=0.05)  # 1024 sums of 16: 2.2 % at random
 
 

@@ -1,16 +1,29 @@
 """Fine-tunes diffusion models and checks beforehand that optimizer and method fit each other.
 
-Importing this package loads no torch; only `surefoot.engine` and what it assembles do.
+Importing this package loads no torch; only `surefoot.engine` and what it assembles do, and
+`Adafactor` and `parameter_groups` when they are asked for.
 """
 
 from __future__ import annotations
 
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING
 
-__all__ = ["__version__"]
+if TYPE_CHECKING:
+    from surefoot.optim import Adafactor, parameter_groups
+
+__all__ = ["Adafactor", "__version__", "parameter_groups"]
 
 try:
     __version__ = version("surefoot")
 except PackageNotFoundError:
     # Run from a source folder that was never installed: it has no version of its own.
     __version__ = "0+unknown"
+
+
+def __getattr__(name: str) -> object:
+    """Loads the optimizer, and torch with it, when it is asked for."""
+    if name in ("Adafactor", "parameter_groups"):
+        return getattr(import_module("surefoot.optim"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

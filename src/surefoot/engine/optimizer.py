@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import groupby
 from typing import assert_never
 
 from torch.optim import AdamW, Optimizer
@@ -14,6 +13,7 @@ from surefoot.config.optimizer import (
     OptimizerConfig,
 )
 from surefoot.optim.adafactor import Adafactor
+from surefoot.optim.grouping import group_by_kind
 from surefoot.tuning.trainable import Trainable
 
 
@@ -21,18 +21,7 @@ def build_optimizer(
     config: OptimizerConfig, lr: float, trainables: Sequence[Trainable]
 ) -> Optimizer:
     """The optimizer over exactly these tensors, in groups of one kind and alpha."""
-    ordered = sorted(trainables, key=_group_of)
-    groups: list[dict[str, object]] = []
-    for (kind, alpha), members in groupby(ordered, key=_group_of):
-        found = list(members)
-        groups.append(
-            {
-                "params": [item.parameter for item in found],
-                "kind": kind,
-                "alpha": alpha,
-                "weight_rms": [item.weight_rms for item in found],
-            }
-        )
+    groups = group_by_kind(trainables)
     match config:
         case AdafactorConfig():
             return Adafactor(
@@ -59,7 +48,3 @@ def build_optimizer(
             )
         case _:
             assert_never(config)
-
-
-def _group_of(item: Trainable) -> tuple[str, float]:
-    return item.kind, item.alpha

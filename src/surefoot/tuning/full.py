@@ -6,9 +6,11 @@ from collections.abc import Iterator, Mapping
 
 from torch import nn
 
+from surefoot.optim.grouping import parameter_kind
+from surefoot.optim.root_mean_square import root_mean_squares
 from surefoot.optim.scaling import TensorKind
 from surefoot.tuning.layers import TuningError
-from surefoot.tuning.trainable import Trainable, Tuned, root_mean_square
+from surefoot.tuning.trainable import Trainable, Tuned
 
 
 def attach(parts: Mapping[str, nn.Module]) -> Tuned:
@@ -28,25 +30,18 @@ def attach(parts: Mapping[str, nn.Module]) -> Tuned:
     problems = list(_problems(parts))
     if problems:
         raise TuningError("\n".join(problems))
-    trainables: list[Trainable] = []
-    seen: set[int] = set()
+    found: dict[int, tuple[str, nn.Parameter, TensorKind]] = {}
     for name, part in parts.items():
         part.float().requires_grad_(True)
         for path, parameter, kind in _parameters(part):
-            if id(parameter) in seen:
-                continue
-            seen.add(id(parameter))
-            trainables.append(
-                Trainable(
-                    name=f"{name}.{path}",
-                    parameter=parameter,
-                    kind=kind,
-                    weight_rms=root_mean_square(parameter),
-                    alpha=1.0,
-                    rank=0,
-                )
-            )
-    return Tuned(trainables=tuple(trainables), layers=())
+            found.setdefault(id(parameter), (f"{name}.{path}", parameter, kind))
+    trained = list(found.values())
+    sizes = root_mean_squares(parameter for _, parameter, _ in trained)
+    trainables = tuple(
+        Trainable(name, parameter, kind, weight_rms=rms, alpha=1.0, rank=0)
+        for (name, parameter, kind), rms in zip(trained, sizes, strict=True)
+    )
+    return Tuned(trainables=trainables, layers=())
 
 
 def _problems(parts: Mapping[str, nn.Module]) -> Iterator[str]:
@@ -65,16 +60,8 @@ def _problems(parts: Mapping[str, nn.Module]) -> Iterator[str]:
 def _parameters(part: nn.Module) -> Iterator[tuple[str, nn.Parameter, TensorKind]]:
     for path, module in part.named_modules():
         for leaf, parameter in module.named_parameters(recurse=False):
-            yield (f"{path}.{leaf}" if path else leaf), parameter, _kind(module, leaf, parameter)
-
-
-def _kind(module: nn.Module, leaf: str, parameter: nn.Parameter) -> TensorKind:
-    if isinstance(module, nn.Embedding):
-        return "embedding"
-    # diffusers and transformers have norm layers of their own (RMSNorm, T5LayerNorm, ...), with
-    # no class in common but the word in their name.
-    if "norm" in type(module).__name__.lower():
-        return "norm"
-    if leaf == "bias" or parameter.ndim < 2:
-        return "bias"
-    return "weight"
+            yield (
+                (f"{path}.{leaf}" if path else leaf),
+                parameter,
+                parameter_kind(module, leaf, parameter),
+            )

@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterator, Mapping
 from torch import nn
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
+from surefoot.optim.root_mean_square import root_mean_squares
 from surefoot.optim.scaling import TensorKind
 from surefoot.tuning.layers import AdaptableLayer, AdapterLayer, TuningError
-from surefoot.tuning.trainable import Trainable, Tuned, root_mean_square
+from surefoot.tuning.trainable import Trainable, Tuned
 
 MakeLayer = Callable[[str, AdaptableLayer], AdapterLayer]
 """Builds an adapter layer from its full path and the layer it takes the place of."""
@@ -48,12 +49,16 @@ def replace_targets(
             layer = make_layer(f"{name}.{path}", _adaptable(parts[name].get_submodule(path)))
             parts[name].set_submodule(path, layer)
             layers.append(layer)
-    trainables = tuple(trainable for layer in layers for trainable in _trainables(layer))
+    sizes = root_mean_squares(layer.weight for layer in layers)
+    trainables = tuple(
+        trainable
+        for layer, weight_rms in zip(layers, sizes, strict=True)
+        for trainable in _trainables(layer, weight_rms)
+    )
     return Tuned(trainables=trainables, layers=tuple(layers))
 
 
-def _trainables(layer: AdapterLayer) -> Iterator[Trainable]:
-    weight_rms = root_mean_square(layer.weight)
+def _trainables(layer: AdapterLayer, weight_rms: float) -> Iterator[Trainable]:
     for name, parameter in layer.named_parameters(recurse=False):
         yield Trainable(
             name=f"{layer.path}.{name}",

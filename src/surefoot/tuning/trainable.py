@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
 from surefoot.optim.scaling import TensorKind
@@ -71,11 +69,3 @@ def disabled(tuned: Tuned) -> Iterator[None]:
     finally:
         for layer, enabled in zip(tuned.layers, before, strict=True):
             layer.enabled = enabled
-
-
-def root_mean_square(tensor: Tensor) -> float:
-    """Root mean square, computed in float32; 0 for a tensor without elements."""
-    if tensor.numel() == 0:
-        return 0.0
-    norm = torch.linalg.vector_norm(tensor.detach(), dtype=torch.float32)
-    return float(norm) / math.sqrt(tensor.numel())
