@@ -76,6 +76,8 @@ def test_run_toml_of_the_readme_is_one(readme: str, tmp_path: Path) -> None:
         "docs/demo-learning.md",
         "docs/adafactor-study.md",
         "docs/adafactor-study.zh-CN.md",
+        "docs/use-adafactor-anywhere.md",
+        "docs/use-adafactor-anywhere.zh-CN.md",
     ],
 )
 def test_files_that_a_page_links_to_are_there(page: str) -> None:
