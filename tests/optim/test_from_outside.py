@@ -1,4 +1,4 @@
-"""Adafactor in the hands of other programs: loops, trainers, schedulers, savers."""
+"""Adafactor in the hands of other programs: loops, schedulers, savers."""
 
 from __future__ import annotations
 
@@ -11,8 +11,6 @@ from typing import Any, cast
 
 import pytest
 import torch
-from accelerate import Accelerator
-from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import (
     get_optimizer_state_dict,
@@ -26,63 +24,18 @@ from torch.optim.lr_scheduler import (
     ReduceLROnPlateau,
     SequentialLR,
 )
-from torch.utils.data import Dataset
-from transformers import (
-    PreTrainedConfig,
-    PreTrainedModel,
-    Trainer,
-    TrainingArguments,
-)
 
 from surefoot.optim import Adafactor, parameter_groups
-
-WIDTH = 12
-
-
-class Network(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.first = nn.Linear(WIDTH, 24)
-        self.norm = nn.LayerNorm(24)
-        self.last = nn.Linear(24, 4)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.last(self.norm(self.first(x)).relu())
-
-
-def adapted(use_dora: bool = False) -> nn.Module:
-    torch.manual_seed(0)
-    config = LoraConfig(
-        r=4, lora_alpha=4, target_modules=["first"], modules_to_save=["norm"], use_dora=use_dora
-    )
-    return cast(nn.Module, get_peft_model(cast(Any, Network()), config))
-
-
-def gradients(model: nn.Module, seed: int) -> None:
-    """The same for the same seed and the same weights."""
-    model.zero_grad()
-    generator = torch.Generator().manual_seed(seed)
-    x = torch.randn(8, WIDTH, generator=generator)
-    model(x).square().sum().backward()
-
-
-def trained(model: nn.Module) -> dict[str, Tensor]:
-    return {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}
-
-
-def same(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
-    assert first.keys() == second.keys()
-    return all(torch.equal(first[name], second[name]) for name in first)
-
-
-def steps(model: nn.Module, optimizer: torch.optim.Optimizer, seeds: range) -> None:
-    for seed in seeds:
-        gradients(model, seed)
-        optimizer.step()
-
-
-def optimizer_of(model: nn.Module, **options: Any) -> Adafactor:
-    return Adafactor(parameter_groups(model), lr=1e-2, **options)
+from tests.optim.outside import (
+    WIDTH,
+    Network,
+    adapted,
+    gradients,
+    optimizer_of,
+    same,
+    steps,
+    trained,
+)
 
 
 @pytest.mark.parametrize("use_dora", [False, True], ids=["lora", "dora"])
@@ -314,117 +267,3 @@ def test_a_gradient_scaler_unscales_and_skips_what_overflowed() -> None:
     scaler.update()
     assert same(trained(model), before)
     assert scaler.get_scale() == 2.0**9
-
-
-# Accelerate and transformers
-
-
-def test_accelerate_accumulates_and_schedules() -> None:
-    torch.manual_seed(0)
-    plain = adapted()
-    model = copy.deepcopy(plain)
-    accelerator = Accelerator(cpu=True, gradient_accumulation_steps=2)
-    optimizer = optimizer_of(model)
-    scheduler = LambdaLR(optimizer, lambda step: 1 / (step + 1))
-    prepared, wrapped, wrapped_scheduler = accelerator.prepare(model, optimizer, scheduler)
-    batches = torch.randn(6, 8, WIDTH)
-    for x in batches:
-        with accelerator.accumulate(prepared):
-            accelerator.backward(prepared(x).square().mean())
-            accelerator.clip_grad_norm_(prepared.parameters(), 1e9)
-            wrapped.step()
-            wrapped_scheduler.step()
-            wrapped.zero_grad()
-
-    reference = optimizer_of(plain)
-    for index in range(3):
-        for group in reference.param_groups:
-            group["lr"] = 1e-2 / (index + 1)
-        for x in batches[2 * index : 2 * index + 2]:
-            (plain(x).square().mean() / 2).backward()
-        reference.step()
-        reference.zero_grad()
-    for name, value in trained(model).items():
-        torch.testing.assert_close(value, trained(plain)[name], rtol=1e-4, atol=1e-6)
-
-
-def test_accelerate_saves_and_loads_it(tmp_path: Path) -> None:
-    model = adapted()
-    accelerator = Accelerator(cpu=True)
-    prepared, optimizer = accelerator.prepare(model, optimizer_of(model))
-    steps(prepared, optimizer, range(2))
-    accelerator.save_state(str(tmp_path))
-    steps(prepared, optimizer, range(2, 4))
-    expected = trained(model)
-    accelerator.load_state(str(tmp_path))
-    assert not same(trained(model), expected)
-    steps(prepared, optimizer, range(2, 4))
-    assert same(trained(model), expected)
-
-
-class SmallConfig(PreTrainedConfig):
-    model_type = "small"
-
-
-class SmallModel(PreTrainedModel):
-    config_class = SmallConfig
-
-    def __init__(self, config: SmallConfig) -> None:
-        super().__init__(config)
-        self.network = Network()
-        self.post_init()
-
-    def forward(self, x: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        answer = self.network(x)
-        return {"loss": (answer - labels).square().mean(), "logits": answer}
-
-
-class Pairs(Dataset[dict[str, Tensor]]):
-    def __init__(self) -> None:
-        generator = torch.Generator().manual_seed(0)
-        self.x = torch.randn(16, WIDTH, generator=generator)
-        self.labels = torch.randn(16, 4, generator=generator)
-
-    def __len__(self) -> int:
-        return len(self.x)
-
-    def __getitem__(self, index: int) -> dict[str, Tensor]:
-        return {"x": self.x[index], "labels": self.labels[index]}
-
-
-def trainer_of(folder: Path, steps_in_all: int) -> Trainer:
-    torch.manual_seed(0)
-    model = SmallModel(SmallConfig())
-    optimizer = optimizer_of(model)
-    scheduler = LambdaLR(optimizer, lambda step: 1 / (step + 1))
-    arguments = TrainingArguments(
-        output_dir=str(folder),
-        max_steps=steps_in_all,
-        save_steps=2,
-        logging_steps=1,
-        per_device_train_batch_size=4,
-        use_cpu=True,
-        report_to=[],
-        disable_tqdm=True,
-        dataloader_pin_memory=False,
-    )
-    return Trainer(
-        model=model,
-        args=arguments,
-        train_dataset=Pairs(),
-        optimizers=(optimizer, scheduler),
-    )
-
-
-def test_the_trainer_of_transformers_trains_and_resumes_with_it(tmp_path: Path) -> None:
-    whole = trainer_of(tmp_path / "whole", 4)
-    whole.train()
-    rates = [row["learning_rate"] for row in whole.state.log_history if "learning_rate" in row]
-    assert rates == pytest.approx([1e-2 / step for step in range(1, 5)])
-    before = trained(cast(nn.Module, trainer_of(tmp_path / "new", 4).model))
-    after = trained(cast(nn.Module, whole.model))
-    assert not any(torch.equal(value, before[name]) for name, value in after.items())
-
-    resumed = trainer_of(tmp_path / "whole", 4)
-    resumed.train(resume_from_checkpoint=str(tmp_path / "whole" / "checkpoint-2"))
-    assert same(trained(cast(nn.Module, resumed.model)), after)

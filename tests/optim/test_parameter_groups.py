@@ -3,98 +3,33 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
-from functools import partial
 from typing import Any, cast
 
 import pytest
 import torch
 from lycoris import create_lycoris
-from lycoris.modules.locon import LoConModule
-from lycoris.modules.loha import LohaModule
-from lycoris.modules.lokr import LokrModule
 from peft import (
     IA3Config,
-    LoHaConfig,
-    LoKrConfig,
     LoraConfig,
     get_peft_model,
     inject_adapter_in_model,
 )
-from torch import Tensor, nn
+from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from surefoot.engine.optimizer import group_by_kind
 from surefoot.optim import Adafactor, parameter_groups
-from surefoot.optim.root_mean_square import PIECE, root_mean_squares
-from surefoot.optim.scaling import LORA_UP_FACTOR, step_scale
 from surefoot.tuning import dora, full, lora
+from tests.optim.networks import (
+    RELATIVE,
+    described,
+    ends,
+    network,
+    rms,
+)
 from tests.tiny_sd import build_tiny_pipeline
 
-RANK, ALPHA, LARGE_RANK = 4, 6.0, 16
-# Twelve digits of alpha are kept, an RMS is float32.
-RELATIVE = 1e-6
-# Two million squares are added up in float32.
-SUM_OF_MILLIONS = 1e-4
-# Up to five factors of sixteen to several hundred random numbers each.
-SAME_SIZE = 0.2
-
-
-class Network(nn.Module):
-    """Layers of every kind; `zero` starts at zero, as ControlNet's and AdaLN's do."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.table = nn.Embedding(40, 24)
-        self.wide = nn.Linear(24, 48)
-        self.norm = nn.LayerNorm(48)
-        self.conv = nn.Conv2d(6, 12, 3)
-        self.line = nn.Conv1d(6, 12, 3)
-        self.space = nn.Conv3d(6, 12, 3)
-        self.zero = nn.Linear(48, 8)
-        self.gain = nn.Parameter(torch.zeros(48))
-        with torch.no_grad():
-            self.zero.weight.zero_()
-            self.zero.bias.zero_()
-
-
-def network() -> Network:
-    torch.manual_seed(0)
-    return Network()
-
-
-class LargeNetwork(nn.Module):
-    """Layers whose adapters have enough numbers for a root mean square to be what it should."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.wide = nn.Linear(576, 768)
-        self.conv = nn.Conv2d(64, 96, 3)
-
-
-def large_network() -> LargeNetwork:
-    torch.manual_seed(0)
-    return LargeNetwork()
-
-
-def described(groups: list[dict[str, Any]]) -> dict[str, tuple[str, float, float]]:
-    """Name to kind, alpha and RMS of the layer; each name once."""
-    rows = [
-        (name, (group["kind"], group["alpha"], rms))
-        for group in groups
-        for (name, _), rms in zip(group["params"], group["weight_rms"], strict=True)
-    ]
-    assert len(dict(rows)) == len(rows)
-    return dict(rows)
-
-
-def ends(found: Mapping[str, tuple[str, float, float]], end: str) -> tuple[str, float, float]:
-    (row,) = (row for name, row in found.items() if name.endswith(end))
-    return row
-
-
-def rms(tensor: Tensor) -> float:
-    return tensor.detach().double().square().mean().sqrt().item()
+RANK, ALPHA = 4, 6.0
 
 
 # Plain networks
@@ -330,135 +265,7 @@ def test_lycoris_gets_what_peft_gets(use_dora: bool) -> None:
         assert row == ends(theirs, f"{layer}.{words[end]}")
 
 
-# Other shapes of adapters
-
-TARGETS = ["wide", "conv"]
-PEFT: dict[str, Any] = {
-    "peft loha": LoHaConfig(r=LARGE_RANK, alpha=LARGE_RANK, target_modules=TARGETS),
-    "peft lokr": LoKrConfig(r=LARGE_RANK, alpha=LARGE_RANK, target_modules=TARGETS),
-    "peft lokr as lycoris": LoKrConfig(
-        r=LARGE_RANK, alpha=LARGE_RANK, target_modules=TARGETS, init_weights="lycoris"
-    ),
-}
-LYCORIS: dict[str, tuple[Any, dict[str, Any]]] = {
-    "locon": (LoConModule, {}),
-    "locon tucker": (LoConModule, {"use_tucker": True}),
-    "locon scalar": (LoConModule, {"use_scalar": True}),
-    "loha": (LohaModule, {}),
-    "loha tucker": (LohaModule, {"use_tucker": True}),
-    "loha scalar": (LohaModule, {"use_scalar": True}),
-    "lokr": (LokrModule, {"factor": 12}),
-    "lokr both": (LokrModule, {"factor": 48, "decompose_both": True}),
-    "lokr full": (LokrModule, {"full_matrix": True}),
-}
-
-
-def made(maker: str) -> tuple[nn.Module, dict[str, Callable[[], Tensor]]]:
-    """A network or the adapters of one, and what computes the update of each of two layers."""
-    model = large_network()
-    if maker in PEFT:
-        peft: Any = get_peft_model(cast(Any, model), PEFT[maker])
-        layers = {name: getattr(peft.base_model.model, name) for name in TARGETS}
-        return peft, {
-            name: partial(layer.get_delta_weight, "default") for name, layer in layers.items()
-        }
-    kind, options = LYCORIS[maker]
-    items = {
-        name: kind(name, model.get_submodule(name), 1.0, LARGE_RANK, ALPHA, **options)
-        for name in TARGETS
-    }
-    return nn.ModuleDict(items), {name: partial(update_of, item) for name, item in items.items()}
-
-
-def update_of(item: Any) -> Tensor:
-    """What is added to the layer's weight in LyCORIS's forward pass."""
-    if item.name == "locon":
-        return item.get_diff_weight()[0]
-    # Its get_diff_weight has the scale in it twice, its forward pass once.
-    return item.get_weight(item.shape) * item.scalar
-
-
-@pytest.mark.parametrize("maker", [*LYCORIS, *PEFT])
-def test_the_first_step_changes_the_layer_as_a_lora_or_a_weight_would(maker: str) -> None:
-    model, updates = made(maker)
-    plain = large_network()
-    steps = {
-        name: (parameter, layer_rms, group["alpha"])
-        for group in cast(list[dict[str, Any]], parameter_groups(model))
-        if group["kind"] == "lora_up"
-        for (name, parameter), layer_rms in zip(group["params"], group["weight_rms"], strict=True)
-    }
-    assert len(steps) == 2
-    lr = 1e-3
-    for layer, weight in (("wide", plain.wide.weight), ("conv", plain.conv.weight)):
-        assert updates[layer]().abs().max() == 0
-        ((name, (zero, layer_rms, alpha)),) = (
-            (name, row) for name, row in steps.items() if layer in name
-        )
-        scale = step_scale("lora_up", "weight", weight_rms=layer_rms, alpha=alpha, eps2=1e-3)
-        with torch.no_grad():
-            zero.copy_(torch.randn_like(zero).sign() * lr * scale.floor)
-        # A fresh LoRA's: scale * sqrt(rank) * RMS(lora_down) * lr * 400 * RMS(W) / alpha.
-        fan_in = math.prod(weight.shape[1:])
-        expected = lr * rms(weight) * LORA_UP_FACTOR / math.sqrt(3 * fan_in) / math.sqrt(LARGE_RANK)
-        if is_as_free_as_a_weight(name):
-            expected = lr * rms(weight)
-        assert rms(updates[layer]()) == pytest.approx(expected, rel=SAME_SIZE)
-
-
-def is_as_free_as_a_weight(name: str) -> bool:
-    end = name.removesuffix(".default").rpartition(".")[2]
-    return end in ("scalar", "lokr_w1", "lokr_w2")
-
-
-def test_the_embedding_of_peft_has_the_other_factor_at_zero() -> None:
-    config = LoraConfig(r=RANK, lora_alpha=8, target_modules=["table"], use_dora=True)
-    model = get_peft_model(cast(Any, network()), config)
-    found = described(parameter_groups(model))
-    assert ends(found, "lora_embedding_B.default")[0] == "lora_down"
-    kind, alpha, layer_rms = ends(found, "lora_embedding_A.default")
-    assert (kind, alpha) == ("lora_up", 8.0)
-    # Its partner is drawn with an RMS of 1 rather than 1 / sqrt(3 fan in).
-    expected = rms(network().table.weight) / math.sqrt(3 * 24)
-    assert layer_rms == pytest.approx(expected, rel=0.2)
-
-
-# Sizes of weights
-
-
-def test_sizes_are_those_of_the_whole_tensor_in_any_dtype_and_shape() -> None:
-    torch.manual_seed(0)
-    tensors = [
-        torch.randn(5, PIECE // 2 + 3, dtype=torch.bfloat16),
-        torch.randn(7, 3).T,
-        torch.randn(4, 4, dtype=torch.float16) * 300,
-        torch.randn(4, dtype=torch.float64),
-        torch.tensor(-3.0),
-        torch.zeros(0, 4),
-    ]
-    expected = [rms(tensor) if tensor.numel() else 0.0 for tensor in tensors]
-    assert root_mean_squares(tensors) == pytest.approx(expected, rel=SUM_OF_MILLIONS)
-    assert root_mean_squares([]) == []
-
-
-def test_tensors_are_let_go_one_by_one() -> None:
-    alive = 0
-    most = 0
-
-    class Counted(Tensor):
-        def __del__(self) -> None:
-            nonlocal alive
-            alive -= 1
-
-    def tensors() -> Iterator[Tensor]:
-        nonlocal alive, most
-        for _ in range(4):
-            alive += 1
-            most = max(most, alive)
-            yield torch.Tensor._make_subclass(Counted, torch.ones(3))
-
-    assert root_mean_squares(tensors()) == pytest.approx([1.0] * 4)
-    assert most <= 2
+# What quantised layers stand for
 
 
 def test_a_4_bit_layer_is_measured_by_what_it_stands_for() -> None:
