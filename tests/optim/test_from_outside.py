@@ -75,15 +75,19 @@ def test_a_restored_optimizer_goes_on_to_the_bit(beta1: float, tmp_path: Path) -
     assert same(trained(other), trained(model))
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
-def test_the_state_of_half_precision_weights_is_restored_unrounded(dtype: torch.dtype) -> None:
+@pytest.mark.parametrize(
+    ("dtype", "rounding"), [(torch.bfloat16, "stochastic"), (torch.float16, "kahan")], ids=str
+)
+def test_the_state_of_half_precision_weights_is_restored_unrounded(
+    dtype: torch.dtype, rounding: str
+) -> None:
     model = adapted().to(dtype)
-    optimizer = optimizer_of(model)
+    optimizer = optimizer_of(model, rounding=rounding)
     for seed in range(2):
         gradients(model.to(torch.float32), seed)
         model.to(dtype)
         optimizer.step()
-    other = optimizer_of(copy.deepcopy(model))
+    other = optimizer_of(copy.deepcopy(model), rounding=rounding)
     other.load_state_dict(copy.deepcopy(optimizer.state_dict()))
     for mine, theirs in zip(states(optimizer), states(other), strict=True):
         assert mine.dtype == theirs.dtype
