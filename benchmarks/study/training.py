@@ -26,7 +26,7 @@ from surefoot.engine.progress import Reporter
 from surefoot.engine.session import Session
 from surefoot.engine.validation import Validation
 from surefoot.finding import Refused
-from surefoot.tuning.trainable import root_mean_square
+from surefoot.optim.root_mean_square import root_mean_squares
 
 _LAST_STEPS = 10
 _VALIDATION_SEED = 0  # the same for all seeds, so that their spread is that of the training
@@ -125,7 +125,7 @@ def _encoded(prepared: Prepared, session: Session) -> EncodedPictures:
 
 
 def _mean_rms(session: Session, kind: str) -> float:
-    found = [
-        root_mean_square(item.parameter) for item in session.tuned.trainables if item.kind == kind
-    ]
+    found = root_mean_squares(
+        item.parameter for item in session.tuned.trainables if item.kind == kind
+    )
     return statistics.fmean(found) if found else 0.0
