@@ -13,6 +13,7 @@ from pydantic import TypeAdapter
 from safetensors.numpy import load_file
 
 from surefoot.builtin import BUILTIN_MODEL
+from surefoot.optim.schedules import Schedule
 from surefoot.plan import PLAN_FILE, Plan, differences, read_plan, write_plan
 from tests.run_files import look, write_pictures, write_run
 
@@ -70,6 +71,34 @@ def test_automatic_intervals_are_shares_of_the_run(
 ) -> None:
     plan = plan_of(run_file, f"train.steps={steps}")
     assert (plan.validate_every, plan.preview_every, plan.save_every) == (validate, preview, save)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "schedule"),
+    [
+        ((), Schedule("cosine", 120)),
+        (("schedule.warmup_steps=7",), Schedule("cosine", 120, 7)),
+        (("schedule.warmup_fraction=0.05",), Schedule("cosine", 120, 6)),
+        (
+            ("schedule.kind=rex", "schedule.end_factor=0.1", "train.steps=9"),
+            Schedule("rex", 9, end_factor=0.1),
+        ),
+        (("schedule.kind=inverse_sqrt",), Schedule("inverse_sqrt", 120, timescale=12)),
+        (
+            ("schedule.kind=inverse_sqrt", "schedule.warmup_fraction=0.2"),
+            Schedule("inverse_sqrt", 120, 24, timescale=24),
+        ),
+        (
+            ("schedule.kind=cosine_restarts", "schedule.cycles=3", "schedule.cycle_multiplier=2.0"),
+            Schedule("cosine_restarts", 120, cycles=3, cycle_multiplier=2.0),
+        ),
+        (("schedule.kind=polynomial",), Schedule("polynomial", 120, power=2.0)),
+    ],
+)
+def test_schedule_of_the_plan_is_in_steps(
+    overrides: tuple[str, ...], schedule: Schedule, run_file: Path
+) -> None:
+    assert plan_of(run_file, *overrides).schedule == schedule
 
 
 def test_intervals_that_are_given_stay(run_file: Path) -> None:

@@ -18,7 +18,8 @@ from surefoot.config.tuning import FullConfig, TuningConfig
 from surefoot.content import content_digest
 from surefoot.families.facts import FAMILIES, FamilyFacts, Prediction
 from surefoot.finding import StepRow
-from surefoot.sheet import effective_steps, trained_tensors
+from surefoot.optim.schedules import Schedule
+from surefoot.sheet import effective_steps, planned_schedule, trained_tensors
 from surefoot.sizes import Bytes, bytes_of
 from surefoot.survey import ModelSurvey, Survey, cache_folder_of, resolve_path
 from surefoot.tuning.targets import select_targets
@@ -50,6 +51,7 @@ class Plan:
     content: str
     targets: dict[str, tuple[str, ...]]
     lr: float
+    schedule: Schedule
     pictures: int
     pictures_in_epoch: int
     validation_pictures: int
@@ -100,6 +102,7 @@ def resolve(loaded: Loaded, survey: Survey) -> Plan:
         content=content_digest(survey.model, survey.data),
         targets=targets,
         lr=lr,
+        schedule=planned_schedule(config),
         pictures=sum(pictures),
         pictures_in_epoch=in_epoch,
         validation_pictures=len(survey.validation.examples),

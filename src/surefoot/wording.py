@@ -215,6 +215,15 @@ WORDS: dict[str, Words] = {
            "everywhere, {times:.0f} times the RMS of the weights' usual step"),
         helps=(N_("set relative_step = false and a learning rate near {lr:.0e}"),),
     ),
+    "SF131": Words(
+        N_("the warm-up is given twice: warmup_steps = {steps} and warmup_fraction = {fraction:g}"),
+        helps=(N_("remove one of the two"),),
+    ),
+    "SF132": Words(
+        N_("{cycles} cycles do not fit into the {steps} steps after the warm-up: some would have "
+           "no step"),
+        helps=(N_("lower schedule.cycles or schedule.cycle_multiplier"),),
+    ),
     "SF201": Words(
         N_("the config says {asked}, the model's scheduler says {found}"),
         notes=(N_("trained on the wrong target, the model turns to noise within a few hundred "

@@ -15,6 +15,15 @@ from pydantic_core import ErrorDetails
 
 from surefoot.config.optimizer import AdafactorConfig, AdamWConfig
 from surefoot.config.run import RunConfig
+from surefoot.config.schedule import (
+    ConstantConfig,
+    CosineConfig,
+    CosineRestartsConfig,
+    InverseSqrtConfig,
+    LinearConfig,
+    PolynomialConfig,
+    RexConfig,
+)
 from surefoot.config.section import DEVICE, NAME, PATH
 from surefoot.config.tuning import DoraConfig, FullConfig, LoraConfig
 from surefoot.finding import Finding, Refused, Value
@@ -24,9 +33,18 @@ from surefoot.language import N_
 UNIONS: dict[str, dict[str, type[BaseModel]]] = {
     "tuning": {"full": FullConfig, "lora": LoraConfig, "dora": DoraConfig},
     "optimizer": {"adafactor": AdafactorConfig, "adamw": AdamWConfig},
+    "schedule": {
+        "constant": ConstantConfig,
+        "linear": LinearConfig,
+        "cosine": CosineConfig,
+        "cosine_restarts": CosineRestartsConfig,
+        "polynomial": PolynomialConfig,
+        "inverse_sqrt": InverseSqrtConfig,
+        "rex": RexConfig,
+    },
 }
 # A section that names no kind is of the default kind, so that `[optimizer] lr = 1e-3` works.
-_DEFAULT_KINDS = {"tuning": "dora", "optimizer": "adafactor"}
+_DEFAULT_KINDS = {"tuning": "dora", "optimizer": "adafactor", "schedule": "cosine"}
 # What stands in for a section that a run must have, in `load_rest`.
 _STAND_INS: dict[str, object] = {
     "name": "unnamed",
