@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from surefoot.check.render import render_finding
 from surefoot.check.rules import RULES, review
-from surefoot.finding import LEVELS, Finding, Level
+from surefoot.finding import LEVELS, Finding
+from tests.check.rule_cases import SCHEDULE_CASES, Case
 from tests.run_files import look, write_pictures, write_run
 
 SCALED = "optimizer.scale_parameter=true"
@@ -21,19 +19,6 @@ RELATIVE = "optimizer.relative_step=true"
 FULL = "tuning.kind=full"
 LORA = "tuning.kind=lora"
 ADAMW = "optimizer.kind=adamw"
-
-
-@dataclass(frozen=True)
-class Case:
-    """Overrides that trip a rule, and some that are close but do not."""
-
-    code: str
-    rule: str
-    level: Level
-    trips: tuple[str, ...]
-    passes: tuple[tuple[str, ...], ...]
-    values: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    path: str = ""
 
 
 CASES = (
@@ -82,45 +67,7 @@ CASES = (
         {"clip": 1.0},
         "train.clip_grad_norm",
     ),
-    Case(
-        "SF106",
-        "warmup_longer_than_run",
-        "error",
-        ("schedule.warmup_steps=120",),
-        (("schedule.warmup_steps=119",),),
-        {"warmup": 120, "steps": 120},
-        "schedule.warmup_steps",
-    ),
-    Case(
-        "SF106",
-        "warmup_longer_than_run",
-        "error",
-        ("schedule.warmup_fraction=0.999",),
-        (("schedule.warmup_fraction=0.99",),),
-        {"warmup": 120, "steps": 120},
-        "schedule.warmup_fraction",
-    ),
-    Case(
-        "SF131",
-        "warmup_given_twice",
-        "error",
-        ("schedule.warmup_steps=3", "schedule.warmup_fraction=0.1"),
-        (("schedule.warmup_steps=3",), ("schedule.warmup_fraction=0.1",)),
-        {"steps": 3, "fraction": 0.1},
-        "schedule.warmup_fraction",
-    ),
-    Case(
-        "SF132",
-        "cycles_without_steps",
-        "error",
-        ("schedule.kind=cosine_restarts", "schedule.cycles=80", "schedule.warmup_steps=50"),
-        (
-            ("schedule.kind=cosine_restarts", "schedule.cycles=70", "schedule.warmup_steps=50"),
-            ("schedule.kind=cosine_restarts", "schedule.cycles=4", "schedule.cycle_multiplier=2.5"),
-        ),
-        {"cycles": 80, "steps": 70},
-        "schedule.cycles",
-    ),
+    *SCHEDULE_CASES,
     Case(
         "SF107",
         "alpha_far_from_rank",
