@@ -10,11 +10,14 @@ import pytest
 import torch
 from torch import nn
 
+from surefoot.config.load import load
 from surefoot.engine import assemble
 from surefoot.engine.events import Events, read_events
 from surefoot.engine.session import Session
 from surefoot.finding import Refused
 from surefoot.language import choose
+from surefoot.plan import read_plan, resolve
+from surefoot.survey import survey
 from tests.engine.small_runs import (
     SmallRun,
     prepare,
@@ -25,6 +28,7 @@ from tests.engine.small_runs import (
     train,
     write_model,
     write_pictures,
+    write_run,
 )
 
 # A DoRA whose own scale leaves it unable to learn, and its remedy.
@@ -291,6 +295,23 @@ def test_moving_average_may_begin_end_or_change(
         for item, mean in zip(session.tuned.trainables, averages, strict=False):
             assert torch.equal(mean, expected[item.name])
     assert train(small).resumed_from == 2
+
+
+def test_run_folder_says_what_was_asked_with_the_overrides_and_by_whole_files(
+    values: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = write_run(tmp_path / "run", values)
+    file.write_text("# mine\n" + file.read_text(encoding="utf-8"), encoding="utf-8")
+    loaded = load(file, ("train.steps=2", "optimizer.lr=0.02"))
+    found = survey(loaded)
+    small = SmallRun(loaded, resolve(loaded, found), found)
+    in_place: list[str] = []
+    monkeypatch.setattr(Path, "write_text", lambda self, *_, **__: in_place.append(self.name))
+    train(small)
+    assert in_place == []
+    assert (small.folder / "run.toml").read_text(encoding="utf-8").startswith("# mine\n")
+    assert load(small.folder / "run.toml").config == loaded.config
+    assert read_plan(small.folder) == small.plan
 
 
 class Counting(torch.optim.SGD):

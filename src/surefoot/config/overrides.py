@@ -44,9 +44,9 @@ def with_overrides(text: str, overrides: tuple[str, ...]) -> str:
         written = tomlkit.dumps(document)
         if tomllib.loads(written) == expected:
             return written
-    except (TOMLKitError, ValueError):
-        pass
-    # Something that tomlkit cannot change in place: right, if without its comments.
+    except (TOMLKitError, ValueError, TypeError, AttributeError):
+        pass  # such as a table in a list that was replaced by a number
+    # What tomlkit cannot change in place is written anew: right, if without its comments.
     return tomlkit.dumps(expected)
 
 
