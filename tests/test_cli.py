@@ -256,3 +256,12 @@ def test_findings_as_json_carry_codes_values_and_words(tmp_path: Path) -> None:
         "notes": [],
         "helps": ["lower schedule.warmup_steps, to a tenth of the run for example"],
     }
+
+
+def test_overrides_are_in_the_hint_of_what_comes_next(tmp_path: Path) -> None:
+    run_file = write_run(tmp_path)
+    overrides = ("train.steps=90", "preview.prompts=['a cat']")
+    quoted = """train.steps=90 'preview.prompts=['"'"'a cat'"'"']'"""
+    for verb, following in (("plan", "check"), ("check", "train")):
+        result = surefoot(verb, run_file, *overrides)
+        assert f"Next: surefoot {following} {run_file} {quoted}\n" in result.stdout

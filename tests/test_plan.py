@@ -13,7 +13,16 @@ from pydantic import TypeAdapter
 from safetensors.numpy import load_file
 
 from surefoot.builtin import BUILTIN_MODEL
-from surefoot.plan import PLAN_FILE, Plan, differences, read_plan, write_plan
+from surefoot.optim.schedules import Schedule
+from surefoot.plan import (
+    PLAN_FILE,
+    Plan,
+    changed_settings,
+    differences,
+    read_plan,
+    settings,
+    write_plan,
+)
 from tests.run_files import look, write_pictures, write_run
 
 UNET = BUILTIN_MODEL / "unet/diffusion_pytorch_model.safetensors"
@@ -70,6 +79,34 @@ def test_automatic_intervals_are_shares_of_the_run(
 ) -> None:
     plan = plan_of(run_file, f"train.steps={steps}")
     assert (plan.validate_every, plan.preview_every, plan.save_every) == (validate, preview, save)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "schedule"),
+    [
+        ((), Schedule("cosine", 120)),
+        (("schedule.warmup_steps=7",), Schedule("cosine", 120, 7)),
+        (("schedule.warmup_fraction=0.05",), Schedule("cosine", 120, 6)),
+        (
+            ("schedule.kind=rex", "schedule.end_factor=0.1", "train.steps=9"),
+            Schedule("rex", 9, end_factor=0.1),
+        ),
+        (("schedule.kind=inverse_sqrt",), Schedule("inverse_sqrt", 120, timescale=12)),
+        (
+            ("schedule.kind=inverse_sqrt", "schedule.warmup_fraction=0.2"),
+            Schedule("inverse_sqrt", 120, 24, timescale=24),
+        ),
+        (
+            ("schedule.kind=cosine_restarts", "schedule.cycles=3", "schedule.cycle_multiplier=2.0"),
+            Schedule("cosine_restarts", 120, cycles=3, cycle_multiplier=2.0),
+        ),
+        (("schedule.kind=polynomial",), Schedule("polynomial", 120, power=2.0)),
+    ],
+)
+def test_schedule_of_the_plan_is_in_steps(
+    overrides: tuple[str, ...], schedule: Schedule, run_file: Path
+) -> None:
+    assert plan_of(run_file, *overrides).schedule == schedule
 
 
 def test_intervals_that_are_given_stay(run_file: Path) -> None:
@@ -158,22 +195,64 @@ def test_plan_that_is_missing_or_no_plan_is_an_error(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("override", "keys"),
     [
-        ("train.steps=121", {"train.steps"}),
         ("seed=1", {"seed"}),
-        ("optimizer.lr=2e-2", {"optimizer.lr", "resolved.lr"}),
         ("tuning.rank=8", {"tuning.rank", "resolved.rank", "resolved.alpha"}),
+        ("tuning.kind=lora", {"tuning.kind"}),
         ("tuning.targets=attention", {"tuning.targets", "resolved.targets.unet"}),
         ("data.flip=true", {"data.flip"}),
         ("data.folders.0.repeats=2", {"data.folders", "resolved.pictures_in_epoch"}),
-        ("optimizer.beta1=0.5", {"optimizer.beta1"}),
+        ("train.batch_size=1", {"train.batch_size"}),
     ],
 )
-def test_what_trains_differently_is_another_run(
+def test_other_weights_or_pictures_are_another_run(
     override: str, keys: set[str], run_file: Path
 ) -> None:
     before, after = plan_of(run_file), plan_of(run_file, override)
     assert before.fingerprint != after.fingerprint
     assert set(differences(before, after)) == keys
+    assert changed_settings(settings(before), settings(after)) == {}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "changes"),
+    [
+        (("train.steps=121",), {"train.steps": ("120", "121")}),
+        (("optimizer.beta1=0.5",), {"optimizer.beta1": ("0.0", "0.5")}),
+        (("optimizer.scale_parameter=true",), {"optimizer.scale_parameter": ('"weight"', "true")}),
+        (
+            ("optimizer.lr=2e-2",),
+            {"optimizer.lr": ('"auto"', "0.02"), "resolved.lr": ("0.01", "0.02")},
+        ),
+        # The rate that `auto` stands for changes with what it multiplies.
+        (
+            ("optimizer.scale_parameter=false",),
+            {
+                "optimizer.scale_parameter": ('"weight"', "false"),
+                "resolved.lr": ("0.01", "0.0001"),
+            },
+        ),
+        # Of another kind, keys that both have; those of one alone go with it.
+        (
+            ("optimizer.kind=adamw", "optimizer.lr=1e-2"),
+            {
+                "optimizer.kind": ('"adafactor"', '"adamw"'),
+                "optimizer.lr": ('"auto"', "0.01"),
+                "optimizer.beta1": ("0.0", "0.9"),
+                "optimizer.weight_decay": ("0.0", "0.01"),
+            },
+        ),
+        (("schedule.kind=rex",), {"schedule.kind": ('"cosine"', '"rex"')}),
+        (("schedule.warmup_fraction=0.1",), {"schedule.warmup_fraction": ("0.0", "0.1")}),
+        (("objective.snr_gamma=5",), {"objective.snr_gamma": ('"off"', "5.0")}),
+        (("train.clip_grad_norm=1",), {"train.clip_grad_norm": ('"off"', "1.0")}),
+    ],
+)
+def test_what_only_trains_otherwise_is_the_same_run_with_changed_settings(
+    overrides: tuple[str, ...], changes: dict[str, tuple[str, str]], run_file: Path
+) -> None:
+    before, after = plan_of(run_file), plan_of(run_file, *overrides)
+    assert before.fingerprint == after.fingerprint
+    assert changed_settings(settings(before), settings(after)) == changes
 
 
 @pytest.mark.parametrize(
@@ -192,6 +271,7 @@ def test_what_only_looks_or_saves_is_the_same_run(override: str, run_file: Path)
     assert before.config != after.config
     assert before.fingerprint == after.fingerprint
     assert differences(before, after) == []
+    assert changed_settings(settings(before), settings(after)) == {}
 
 
 def test_run_stays_the_same_when_it_is_moved_with_its_folder(tmp_path: Path) -> None:

@@ -19,9 +19,8 @@ from surefoot.engine.optimizer import build_optimizer
 from surefoot.finding import StepRow
 from surefoot.optim.root_mean_square import root_mean_squares
 from surefoot.optim.scaling import TensorKind
-from surefoot.optim.schedules import schedule_factor
 from surefoot.plan import Plan, resolve
-from surefoot.sheet import PlannedTensor, effective_steps
+from surefoot.sheet import PlannedTensor, effective_steps, planned_schedule
 from surefoot.survey import survey
 from surefoot.tuning.trainable import Trainable
 from tests.tiny_sd import build_tiny_pipeline
@@ -209,13 +208,9 @@ def travel(config: RunConfig, kind: TensorKind, start: Tensor, lr: float) -> Ten
     item = Trainable("unet.x", nn.Parameter(start.clone()), kind, WEIGHT_RMS, ALPHA, RANK)
     optimizer = build_optimizer(config.optimizer, lr, [item])
     item.parameter.grad = -torch.ones_like(start)
+    schedule = planned_schedule(config)
     for step in range(config.train.steps):
-        factor = schedule_factor(
-            config.schedule.kind,
-            step,
-            steps=config.train.steps,
-            warmup_steps=config.schedule.warmup_steps,
-        )
+        factor = schedule.factor(step)
         for group in optimizer.param_groups:
             group["lr"] = lr * factor
         optimizer.step()

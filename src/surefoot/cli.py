@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated, Literal, NoReturn
@@ -109,7 +110,7 @@ def plan(run_file: RunFile, overrides: Overrides = None, as_json: Json = False) 
     _print_plan(planned)
     _out.print(
         _("{count}.  Next: surefoot check {file}").format(
-            count=render_count(findings), file=run_file
+            count=render_count(findings), file=_again(run_file, overrides)
         )
     )
     raise typer.Exit(_code(findings))
@@ -125,7 +126,7 @@ def check(run_file: RunFile, overrides: Overrides = None, as_json: Json = False)
     _print_findings(findings, run_file, loaded.text, _out, overrides)
     _out.print(f"{run_file}: {render_count(findings)}")
     if _code(findings) == OK:
-        _out.print(_("Next: surefoot train {file}").format(file=run_file))
+        _out.print(_("Next: surefoot train {file}").format(file=_again(run_file, overrides)))
     raise typer.Exit(_code(findings))
 
 
@@ -287,6 +288,11 @@ def _found_besides(
         spoilt.add("validation")
     findings = survey(rest).findings
     return [finding for finding in findings if finding.path.partition(".")[0] not in spoilt]
+
+
+def _again(run_file: Path, overrides: list[str] | None) -> str:
+    """The arguments for the next command, as a shell takes them."""
+    return " ".join([str(run_file), *(shlex.quote(item) for item in overrides or ())])
 
 
 def _text_of(path: Path) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import cast
 
@@ -18,7 +19,9 @@ from surefoot.config.tuning import FullConfig, TuningConfig
 from surefoot.content import content_digest
 from surefoot.families.facts import FAMILIES, FamilyFacts, Prediction
 from surefoot.finding import StepRow
-from surefoot.sheet import effective_steps, trained_tensors
+from surefoot.formats.files import write_whole
+from surefoot.optim.schedules import Schedule
+from surefoot.sheet import effective_steps, planned_schedule, trained_tensors
 from surefoot.sizes import Bytes, bytes_of
 from surefoot.survey import ModelSurvey, Survey, cache_folder_of, resolve_path
 from surefoot.tuning.targets import select_targets
@@ -50,6 +53,7 @@ class Plan:
     content: str
     targets: dict[str, tuple[str, ...]]
     lr: float
+    schedule: Schedule
     pictures: int
     pictures_in_epoch: int
     validation_pictures: int
@@ -66,8 +70,8 @@ class Plan:
 
     @property
     def fingerprint(self) -> str:
-        """Equal for two plans exactly if they train the same: what a checkpoint belongs to."""
-        text = json.dumps(_what_trains(self), sort_keys=True)
+        """Equal for two plans exactly if they are of one run: what a checkpoint belongs to."""
+        text = json.dumps(_identity(self), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -100,6 +104,7 @@ def resolve(loaded: Loaded, survey: Survey) -> Plan:
         content=content_digest(survey.model, survey.data),
         targets=targets,
         lr=lr,
+        schedule=planned_schedule(config),
         pictures=sum(pictures),
         pictures_in_epoch=in_epoch,
         validation_pictures=len(survey.validation.examples),
@@ -125,8 +130,7 @@ def resolve(loaded: Loaded, survey: Survey) -> Plan:
 
 def write_plan(plan: Plan) -> None:
     """Writes plan.json into the run folder."""
-    text = TypeAdapter(Plan).dump_json(plan, indent=1)
-    (plan.run_folder / PLAN_FILE).write_bytes(text)
+    write_whole(plan.run_folder / PLAN_FILE, TypeAdapter(Plan).dump_json(plan, indent=1))
 
 
 def read_plan(run_folder: Path) -> Plan:
@@ -139,17 +143,60 @@ def read_plan(run_folder: Path) -> Plan:
     return TypeAdapter(Plan).validate_json((run_folder / PLAN_FILE).read_bytes())
 
 
+# What only looks or writes may change when a run goes on, and so may the machine.
+_LOOKS = ("name", "folder", "preview", "save", "validation")
+# How it trains from here on may change too; which weights move, and what they are shown, may not.
+_SETTINGS = ("optimizer", "schedule", "objective")
+_TRAIN_SETTINGS = frozenset(
+    {"steps", "clip_grad_norm", "precision", "gradient_checkpointing", "ema"}
+)
+
+
 def differences(before: Plan, after: Plan) -> list[str]:
-    """The dotted keys in which two plans would train differently."""
-    first, second = _flat(_what_trains(before)), _flat(_what_trains(after))
+    """The dotted keys in which two plans are different runs."""
+    first, second = _flat(_identity(before)), _flat(_identity(after))
     return sorted(key for key in first.keys() | second.keys() if first.get(key) != second.get(key))
 
 
-def _what_trains(plan: Plan) -> dict[str, object]:
-    # What only looks or writes may change when a run goes on, and so may the machine.
-    looks = {"name", "folder", "preview", "save", "validation"}
+def settings(plan: Plan) -> dict[str, object]:
+    """What may change when a run goes on and then makes it train differently; plain JSON values."""
     config = plan.config.model_dump(
-        mode="json", exclude={**dict.fromkeys(looks, True), "train": {"device"}}
+        mode="json", include={**dict.fromkeys(_SETTINGS, True), "train": set(_TRAIN_SETTINGS)}
+    )
+    return {**config, "resolved": {"lr": plan.lr, "schedule": asdict(plan.schedule)}}
+
+
+def changed_settings(
+    before: Mapping[str, object], after: Mapping[str, object]
+) -> dict[str, tuple[str, str]]:
+    """Dotted keys of `settings` to the old and the new value as text, `-` where there is none."""
+    first, second = _flat(before), _flat(after)
+    changed = {
+        key: (first.get(key, "-"), second.get(key, "-"))
+        for key in sorted(first.keys() | second.keys())
+        if first.get(key) != second.get(key)
+    }
+    automatic = '"auto"' in (first.get("optimizer.lr"), second.get("optimizer.lr"))
+    return {
+        key: values
+        for key, values in changed.items()
+        if not _implied(key, values, changed) and (key != "resolved.lr" or automatic)
+    }
+
+
+def _implied(key: str, values: tuple[str, str], changed: Mapping[str, object]) -> bool:
+    """Keys that only one kind of a section has come and go with it; the schedule's steps follow."""
+    other_kind = f"{key.partition('.')[0]}.kind" in changed
+    return key.startswith("resolved.schedule.") or (other_kind and "-" in values)
+
+
+def _identity(plan: Plan) -> dict[str, object]:
+    config = plan.config.model_dump(
+        mode="json",
+        exclude={
+            **dict.fromkeys((*_LOOKS, *_SETTINGS), True),
+            "train": {*_TRAIN_SETTINGS, "device"},
+        },
     )
     resolved: dict[str, object] = {
         "resolution": plan.resolution,
@@ -157,16 +204,17 @@ def _what_trains(plan: Plan) -> dict[str, object]:
         "content": plan.content,
         "rank": plan.rank,
         "alpha": plan.alpha,
+        "targets": plan.targets,
+        "pictures": plan.pictures,
+        "pictures_in_epoch": plan.pictures_in_epoch,
     }
-    data = {"pictures": plan.pictures, "pictures_in_epoch": plan.pictures_in_epoch}
-    resolved = {**resolved, **data, "lr": plan.lr, "targets": plan.targets}
     return {**config, "resolved": resolved}
 
 
-def _flat(values: object, place: str = "") -> dict[str, object]:
+def _flat(values: object, place: str = "") -> dict[str, str]:
     if not isinstance(values, dict):
         return {place: json.dumps(values)}
-    flat: dict[str, object] = {}
+    flat: dict[str, str] = {}
     for key, value in cast(dict[str, object], values).items():
         flat |= _flat(value, f"{place}.{key}" if place else key)
     return flat

@@ -5,13 +5,23 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import assert_never
 
 from surefoot.config.optimizer import AdafactorConfig, AdamWConfig
 from surefoot.config.run import RunConfig
+from surefoot.config.schedule import (
+    ConstantConfig,
+    CosineConfig,
+    CosineRestartsConfig,
+    InverseSqrtConfig,
+    LinearConfig,
+    PolynomialConfig,
+    RexConfig,
+)
 from surefoot.config.tuning import DoraConfig, FullConfig, TuningConfig
 from surefoot.finding import StepRow
 from surefoot.optim.scaling import StepScale, TensorKind, step_scale
-from surefoot.optim.schedules import relative_rate, schedule_factor
+from surefoot.optim.schedules import Schedule, relative_rate, steps_of_share
 from surefoot.survey import ModelSurvey
 
 
@@ -162,15 +172,41 @@ def _rates(config: RunConfig, lr: float) -> list[float]:
 
 
 def _scheduled(config: RunConfig, lr: float) -> list[float]:
-    steps, schedule, optimizer = config.train.steps, config.schedule, config.optimizer
+    steps, optimizer = config.train.steps, config.optimizer
     if isinstance(optimizer, AdafactorConfig) and optimizer.relative_step:
         return [
             relative_rate(step, warmup_init=optimizer.warmup_init) for step in range(1, steps + 1)
         ]
-    return [
-        lr * schedule_factor(schedule.kind, step, steps=steps, warmup_steps=schedule.warmup_steps)
-        for step in range(steps)
-    ]
+    schedule = planned_schedule(config)
+    return [lr * schedule.factor(step) for step in range(steps)]
+
+
+def planned_schedule(config: RunConfig) -> Schedule:
+    """The schedule in steps: no share of the run and no `auto` left."""
+    section, steps = config.schedule, config.train.steps
+    warmup = section.warmup_steps or steps_of_share(section.warmup_fraction, steps)
+    match section:
+        case ConstantConfig():
+            return Schedule(section.kind, steps, warmup)
+        case LinearConfig() | CosineConfig() | RexConfig():
+            return Schedule(section.kind, steps, warmup, section.end_factor)
+        case PolynomialConfig():
+            return Schedule(section.kind, steps, warmup, section.end_factor, power=section.power)
+        case CosineRestartsConfig():
+            return Schedule(
+                section.kind,
+                steps,
+                warmup,
+                section.end_factor,
+                cycles=section.cycles,
+                cycle_multiplier=section.cycle_multiplier,
+            )
+        case InverseSqrtConfig():
+            automatic = warmup or steps_of_share(0.1, steps)
+            timescale = automatic if section.timescale == "auto" else section.timescale
+            return Schedule(section.kind, steps, warmup, timescale=timescale)
+        case _:
+            assert_never(section)
 
 
 def _travel(scale: StepScale, rms: float, rates: list[float]) -> float:

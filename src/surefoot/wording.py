@@ -152,6 +152,10 @@ WORDS: dict[str, Words] = {
         N_("there is nothing to draw: the run has no preview.prompts and none were given"),
         helps=(N_('give prompts, such as: surefoot sample runs/cat "a cat on a roof"'),),
     ),
+    "SF053": Words(
+        N_("the checkpoint {file} is at step {step}, beyond the {steps} steps of this run"),
+        helps=(N_("set train.steps to at least {step}, or give this run another `name`"),),
+    ),
     "SF101": Words(
         N_("scale_parameter = true leaves a fresh {tuning} almost unable to learn: it multiplies "
            "each step by the tensor's own RMS, and lora_up starts at 0, so it gets the floor, "
@@ -215,6 +219,15 @@ WORDS: dict[str, Words] = {
            "everywhere, {times:.0f} times the RMS of the weights' usual step"),
         helps=(N_("set relative_step = false and a learning rate near {lr:.0e}"),),
     ),
+    "SF131": Words(
+        N_("the warm-up is given twice: warmup_steps = {steps} and warmup_fraction = {fraction:g}"),
+        helps=(N_("remove one of the two"),),
+    ),
+    "SF132": Words(
+        N_("{cycles} cycles do not fit into the {steps} steps after the warm-up: some would have "
+           "no step"),
+        helps=(N_("lower schedule.cycles or schedule.cycle_multiplier"),),
+    ),
     "SF201": Words(
         N_("the config says {asked}, the model's scheduler says {found}"),
         notes=(N_("trained on the wrong target, the model turns to noise within a few hundred "
@@ -257,6 +270,13 @@ WORDS: dict[str, Words] = {
            "{example} among others; none of them reached the weights"),
         helps=(N_("start again under another `name` with a lower learning rate, or with "
                   "train.precision = \"fp32\""),),
+    ),
+    "SF511": Words(
+        N_("the checkpoint holds the memory of {saved}, this run has {present}: the optimizer's "
+           "memory begins empty"),
+        notes=(N_("the weights go on from the checkpoint; the first steps may be rougher than "
+                  "usual."),),
+        helps=(N_("nothing to do if you meant it; otherwise stop it and set optimizer.kind back"),),
     ),
 }  # fmt: skip
 

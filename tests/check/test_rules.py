@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from surefoot.check.render import render_finding
 from surefoot.check.rules import RULES, review
-from surefoot.finding import LEVELS, Finding, Level
+from surefoot.finding import LEVELS, Finding
+from tests.check.rule_cases import SCHEDULE_CASES, Case
 from tests.run_files import look, write_pictures, write_run
 
 SCALED = "optimizer.scale_parameter=true"
@@ -21,19 +19,6 @@ RELATIVE = "optimizer.relative_step=true"
 FULL = "tuning.kind=full"
 LORA = "tuning.kind=lora"
 ADAMW = "optimizer.kind=adamw"
-
-
-@dataclass(frozen=True)
-class Case:
-    """Overrides that trip a rule, and some that are close but do not."""
-
-    code: str
-    rule: str
-    level: Level
-    trips: tuple[str, ...]
-    passes: tuple[tuple[str, ...], ...]
-    values: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    path: str = ""
 
 
 CASES = (
@@ -82,15 +67,7 @@ CASES = (
         {"clip": 1.0},
         "train.clip_grad_norm",
     ),
-    Case(
-        "SF106",
-        "warmup_longer_than_run",
-        "error",
-        ("schedule.warmup_steps=120",),
-        (("schedule.warmup_steps=119",),),
-        {"warmup": 120, "steps": 120},
-        "schedule.warmup_steps",
-    ),
+    *SCHEDULE_CASES,
     Case(
         "SF107",
         "alpha_far_from_rank",

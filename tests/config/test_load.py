@@ -155,7 +155,14 @@ def test_bad_override_is_said_together_with_what_is_wrong_in_the_file(tmp_path: 
         ("model.family", '"sd16"', '"sd15"'),
         ("train.device", '"gpu"', "auto, cpu, cuda, cuda:1 or mps, in quotes"),
         ("train.precision", '"fp16"', '"fp32" / "bf16"'),
-        ("schedule.kind", '"cosin"', '"constant" / "linear" / "cosine"'),
+        (
+            "schedule.kind",
+            '"cosin"',
+            '"constant" / "linear" / "cosine" / "cosine_restarts" / "polynomial" / '
+            '"inverse_sqrt" / "rex"',
+        ),
+        ("schedule.warmup_steps", "0.1", "a whole number"),
+        ("schedule.warmup_fraction", "1.0", "< 1.0"),
         ("optimizer.kind", '"adafactr"', '"adafactor" / "adamw"'),
         ("tuning.kind", "3", '"full" / "lora" / "dora"'),
         ("tuning.parts.0", '"vae"', '"unet" / "text_encoder"'),

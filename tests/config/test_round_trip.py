@@ -44,6 +44,11 @@ def adapter(kind: str) -> st.SearchStrategy[dict[str, Any]]:
     )
 
 
+def schedule(kind: str, **optional: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
+    warmup = {"warmup_steps": st.integers(0, 99), "warmup_fraction": st.floats(0, 0.99)}
+    return section({"kind": st.just(kind)}, **warmup, **optional)
+
+
 adafactor = section(
     kind=st.just("adafactor"),
     lr=positive(10) | st.just("auto"),
@@ -96,9 +101,13 @@ documents = section(
     seed=st.integers(0, 2**63 - 1),
     tuning=adapter("dora") | adapter("lora") | section({"kind": st.just("full")}, parts=parts),
     optimizer=adafactor | adamw,
-    schedule=section(
-        kind=st.sampled_from(["constant", "linear", "cosine"]), warmup_steps=st.integers(0, 99)
-    ),
+    schedule=schedule("constant")
+    | schedule("linear", end_factor=st.floats(0, 1))
+    | schedule("cosine", end_factor=st.floats(0, 1))
+    | schedule("cosine_restarts", cycles=st.integers(1, 100), cycle_multiplier=st.floats(1, 10))
+    | schedule("polynomial", power=positive(10))
+    | schedule("inverse_sqrt", timescale=counts | st.just("auto"))
+    | schedule("rex", end_factor=st.floats(0, 1)),
     objective=section(snr_gamma=positive(20) | st.just("off"), noise_offset=st.floats(0, 1)),
     validation=section(folder=paths, every=counts | st.just("auto"), draws=counts),
     preview=section(

@@ -12,14 +12,14 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from surefoot import cli
 from surefoot.engine import checkpoint
-from surefoot.engine.checkpoint import Checkpoints, State, restore_optimizer
+from surefoot.engine.checkpoint import Checkpoints, State
 from surefoot.engine.events import read_events
+from surefoot.engine.optimizer_state import GroupMemory, Memory, OptimizerState
 from surefoot.finding import Finding, Refused
-from surefoot.tuning.trainable import Trainable
 from tests.engine.small_runs import (
     SmallRun,
     prepare,
@@ -42,20 +42,34 @@ def values(tmp_path: Path) -> dict[str, Any]:
 def state_at(step: int) -> State:
     generator = torch.Generator().manual_seed(step)
     weights = {"unet.a": torch.randn(3, 2, generator=generator), "unet.b": torch.tensor([step])}
-    memory: dict[str, dict[str, Tensor | int]] = {
+    memory: dict[str, dict[str, Memory]] = {
         "unet.a": {"step": step, "row": torch.randn(3, generator=generator)},
         "unet.b": {"step": torch.tensor(float(step)), "square": torch.ones(1) / 3},
     }
-    return State(step, weights, memory, {"unet.a": torch.full((3, 2), 0.1)})
+    group = GroupMemory(("unet.b",), {"d": 1e-6 / 3, "k": step, "sum": torch.tensor(0.1)})
+    optimizer = OptimizerState("surefoot.Adafactor", 3, memory, (group,))
+    averages = {"unet.a": torch.full((3, 2), 0.1)}
+    return State(step, weights, optimizer, averages, {"optimizer": {"lr": 0.1}})
 
 
 def assert_equal_states(found: State | None, expected: State) -> None:
     assert found is not None
     assert found.step == expected.step
+    assert found.settings == expected.settings
+    assert found.optimizer.kind == expected.optimizer.kind
+    assert found.optimizer.version == expected.optimizer.version
+    assert found.optimizer.tensors.keys() == expected.optimizer.tensors.keys()
     for ours, theirs in (
         (found.tensors, expected.tensors),
         (found.averages, expected.averages),
-        *((found.optimizer[name], memory) for name, memory in expected.optimizer.items()),
+        *(
+            (found.optimizer.tensors[name], memory)
+            for name, memory in expected.optimizer.tensors.items()
+        ),
+        *(
+            (ours.values, theirs.values)
+            for ours, theirs in zip(found.optimizer.groups, expected.optimizer.groups, strict=True)
+        ),
     ):
         assert ours.keys() == theirs.keys()
         for name, value in theirs.items():
@@ -107,7 +121,7 @@ def change_the_step(folder: Path) -> None:
 def change_a_number_of_the_optimizer(folder: Path) -> None:
     file = folder / "manifest.json"
     manifest = json.loads(file.read_text(encoding="utf-8"))
-    manifest["optimizer_numbers"]["unet.a"]["step"] += 1
+    manifest["optimizer"]["numbers"]["unet.a"]["step"] += 1
     file.write_text(json.dumps(manifest), encoding="utf-8")
 
 
@@ -229,16 +243,6 @@ def fill_the_disk(monkeypatch: pytest.MonkeyPatch, files_that_fit: int) -> None:
         return original(path, tensors, metadata)
 
     monkeypatch.setattr(checkpoint, "write_safetensors", write)
-
-
-def test_memory_of_the_optimizer_goes_to_the_device_of_its_tensor() -> None:
-    # torch's fused AdamW wants its step counter there too. `meta` stands for a GPU.
-    parameter = nn.Parameter(torch.empty(2, device="meta"))
-    optimizer = torch.optim.AdamW([parameter], fused=False)
-    item = Trainable("a", parameter, "weight", 1.0, 1.0, 0)
-    memory = {"step": torch.tensor(3.0), "exp_avg": torch.ones(2)}
-    restore_optimizer(optimizer, (item,), {"a": memory})
-    assert {value.device.type for value in optimizer.state[parameter].values()} == {"meta"}
 
 
 def checkpoint_folder(small: SmallRun, step: int) -> Path:

@@ -176,3 +176,18 @@ def test_exported_file_says_what_it_is(values: dict[str, Any], tmp_path: Path) -
     assert metadata["surefoot_rank"] == "2"
     assert metadata["surefoot_alpha"].startswith("3 ")
     assert metadata["surefoot_base"] == values["model"]["path"]
+
+
+def test_whole_model_is_on_the_disk_before_it_gets_its_name(
+    values: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[set[str]] = []
+
+    def sync(folder: Path) -> None:
+        files = {path.name for path in folder.rglob("*") if path.is_file()}
+        synced.append(files | {f"named: {(folder.parent / 'model').exists()}"})
+
+    monkeypatch.setattr("surefoot.engine.run.sync_tree", sync)
+    export = train(prepare(tmp_path, values, tuning={"kind": "full"})).export
+    files = {path.name for path in export.rglob("*") if path.is_file()}
+    assert synced == [files | {"named: False"}]

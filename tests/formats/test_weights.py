@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from surefoot.formats import weights
+from surefoot.formats import files
 from surefoot.formats.weights import WeightsError, read_safetensors, write_safetensors
 
 METADATA = {"title": 'Läufer "rot"\n', "step": "120", "a": "", "zh": "微调", "path": "C:\\x\t\x01"}
@@ -96,7 +96,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(
     def full_disk(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(weights.os, "fsync", full_disk)
+    monkeypatch.setattr(files.os, "fsync", full_disk)
     with pytest.raises(OSError, match="No space left"):
         write_safetensors(path, {"a": torch.zeros(2000)}, {})
     assert path.read_bytes() == old
@@ -115,7 +115,7 @@ def test_the_file_is_on_the_disk_before_it_gets_its_name_and_the_folder_after(
         order.append(f"{kind}, renamed: {path.exists()}")
         real(descriptor)
 
-    monkeypatch.setattr(weights.os, "fsync", fsync)
+    monkeypatch.setattr(files.os, "fsync", fsync)
     write_safetensors(path, {"a": torch.ones(2)}, {})
     assert order == ["file, renamed: False", "folder, renamed: True"]
 

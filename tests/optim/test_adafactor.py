@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from surefoot.engine.checkpoint import optimizer_state, restore_optimizer
+from surefoot.engine.optimizer_state import OptimizerMemory
 from surefoot.optim.adafactor import Adafactor
 from surefoot.tuning.trainable import Trainable
 
@@ -152,10 +152,10 @@ def test_training_goes_on_identically_from_a_checkpoint() -> None:
     optimizer = Adafactor(whole, 3e-2, beta1=0.9)
     train(optimizer, whole, range(5))
     resumed = [nn.Parameter(parameter.detach().clone()) for parameter in whole]
-    state = copy.deepcopy(optimizer_state(optimizer, named(whole)))
+    state = copy.deepcopy(OptimizerMemory(optimizer, named(whole)).read())
     # By name: another order in the optimizer makes no difference.
     continued = Adafactor(resumed[::-1], 3e-2, beta1=0.9)
-    restore_optimizer(continued, named(resumed), state)
+    OptimizerMemory(continued, named(resumed)).restore(state)
     train(optimizer, whole, range(5, 10))
     train(continued, resumed, range(5, 10))
     assert all(map(torch.equal, whole, resumed))

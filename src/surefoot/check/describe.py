@@ -78,7 +78,7 @@ def _tuning(plan: Plan) -> str:
 
 
 def _optimizer(plan: Plan) -> str:
-    optimizer, schedule = plan.config.optimizer, plan.config.schedule
+    optimizer, schedule = plan.config.optimizer, plan.schedule
     if isinstance(optimizer, AdafactorConfig):
         scale = optimizer.scale_parameter
         word = f'"{scale}"' if isinstance(scale, str) else str(scale).lower()

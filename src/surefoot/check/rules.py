@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from surefoot.config.optimizer import AdafactorConfig
-from surefoot.config.run import ScheduleConfig
+from surefoot.config.schedule import ConstantConfig, CosineRestartsConfig
 from surefoot.config.tuning import FullConfig
 from surefoot.families.facts import FAMILIES
 from surefoot.finding import LEVELS, Change, Finding
@@ -77,9 +77,7 @@ def rate_set_twice(plan: Plan, _survey: Survey) -> Iterator[Finding]:
     if not isinstance(optimizer, AdafactorConfig) or not optimizer.relative_step:
         return
     ignored = ["optimizer.lr"] if optimizer.lr != "auto" else []
-    if plan.config.schedule != ScheduleConfig(kind="constant") and (
-        "schedule" in plan.config.model_fields_set
-    ):
+    if plan.config.schedule != ConstantConfig() and ("schedule" in plan.config.model_fields_set):
         ignored.append("schedule")
     if ignored:
         values = {"ignored": " + ".join(ignored)}
@@ -124,11 +122,32 @@ def clipped_twice(plan: Plan, _survey: Survey) -> Iterator[Finding]:
 
 def warmup_longer_than_run(plan: Plan, _survey: Survey) -> Iterator[Finding]:
     """SF106. The learning rate never arrives."""
-    warmup = plan.config.schedule.warmup_steps
+    schedule, warmup = plan.config.schedule, plan.schedule.warmup_steps
     if warmup >= plan.steps:
         values = {"warmup": warmup, "steps": plan.steps}
         change = Change("schedule.warmup_steps", str(plan.steps // 10), str(warmup))
-        yield Finding("SF106", "error", "schedule.warmup_steps", dict(values), changes=(change,))
+        if not schedule.warmup_steps:
+            change = Change("schedule.warmup_fraction", "0.1", f"{schedule.warmup_fraction:g}")
+        yield Finding("SF106", "error", change.path, dict(values), changes=(change,))
+
+
+def warmup_given_twice(plan: Plan, _survey: Survey) -> Iterator[Finding]:
+    """SF131. In steps and as a share: one of the two would be ignored."""
+    schedule = plan.config.schedule
+    if schedule.warmup_steps and schedule.warmup_fraction:
+        values = {"steps": schedule.warmup_steps, "fraction": schedule.warmup_fraction}
+        yield Finding("SF131", "error", "schedule.warmup_fraction", dict(values))
+
+
+def cycles_without_steps(plan: Plan, _survey: Survey) -> Iterator[Finding]:
+    """SF132. Each cycle begins at a step of its own, or it is none."""
+    schedule = plan.schedule
+    begun = schedule.restarts()
+    # A run that is all warm-up has a finding of its own.
+    crowded = len({*begun}) < len(begun) and schedule.falling_steps
+    if isinstance(plan.config.schedule, CosineRestartsConfig) and crowded:
+        values = {"cycles": schedule.cycles, "steps": schedule.falling_steps}
+        yield Finding("SF132", "error", "schedule.cycles", dict(values))
 
 
 def alpha_far_from_rank(plan: Plan, _survey: Survey) -> Iterator[Finding]:
@@ -264,6 +283,8 @@ RULES: tuple[Rule, ...] = (
     relative_step_is_constant,
     clipped_twice,
     warmup_longer_than_run,
+    warmup_given_twice,
+    cycles_without_steps,
     alpha_far_from_rank,
     average_longer_than_run,
     relative_rate_too_high,

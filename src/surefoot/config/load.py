@@ -14,7 +14,17 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
 from surefoot.config.optimizer import AdafactorConfig, AdamWConfig
+from surefoot.config.overrides import override, with_overrides
 from surefoot.config.run import RunConfig
+from surefoot.config.schedule import (
+    ConstantConfig,
+    CosineConfig,
+    CosineRestartsConfig,
+    InverseSqrtConfig,
+    LinearConfig,
+    PolynomialConfig,
+    RexConfig,
+)
 from surefoot.config.section import DEVICE, NAME, PATH
 from surefoot.config.tuning import DoraConfig, FullConfig, LoraConfig
 from surefoot.finding import Finding, Refused, Value
@@ -24,9 +34,18 @@ from surefoot.language import N_
 UNIONS: dict[str, dict[str, type[BaseModel]]] = {
     "tuning": {"full": FullConfig, "lora": LoraConfig, "dora": DoraConfig},
     "optimizer": {"adafactor": AdafactorConfig, "adamw": AdamWConfig},
+    "schedule": {
+        "constant": ConstantConfig,
+        "linear": LinearConfig,
+        "cosine": CosineConfig,
+        "cosine_restarts": CosineRestartsConfig,
+        "polynomial": PolynomialConfig,
+        "inverse_sqrt": InverseSqrtConfig,
+        "rex": RexConfig,
+    },
 }
 # A section that names no kind is of the default kind, so that `[optimizer] lr = 1e-3` works.
-_DEFAULT_KINDS = {"tuning": "dora", "optimizer": "adafactor"}
+_DEFAULT_KINDS = {"tuning": "dora", "optimizer": "adafactor", "schedule": "cosine"}
 # What stands in for a section that a run must have, in `load_rest`.
 _STAND_INS: dict[str, object] = {
     "name": "unnamed",
@@ -38,16 +57,25 @@ _STAND_INS: dict[str, object] = {
 
 @dataclass(frozen=True)
 class Loaded:
-    """A run.toml as read: the config, and the text that findings point into."""
+    """A run.toml as read: the config, and the text that findings point into.
+
+    `overrides` are in the config but not in the text.
+    """
 
     config: RunConfig
     text: str
     path: Path
+    overrides: tuple[str, ...] = ()
 
     @property
     def folder(self) -> Path:
         """What relative paths in the file are relative to."""
         return self.path.resolve().parent
+
+    @property
+    def asked(self) -> str:
+        """The text with the overrides in it."""
+        return with_overrides(self.text, self.overrides)
 
 
 def load(path: Path, overrides: tuple[str, ...] = ()) -> Loaded:
@@ -69,7 +97,7 @@ def load(path: Path, overrides: tuple[str, ...] = ()) -> Loaded:
         raise Refused(problems) from None
     if problems:
         raise Refused(problems)
-    return Loaded(config, text, path)
+    return Loaded(config, text, path, overrides)
 
 
 def load_rest(path: Path, overrides: tuple[str, ...], problems: Sequence[Finding]) -> Loaded:
@@ -85,7 +113,7 @@ def load_rest(path: Path, overrides: tuple[str, ...], problems: Sequence[Finding
     spoilt = {problem.path.partition(".")[0] for problem in problems}
     rest = {key: value for key, value in document.items() if key not in spoilt}
     try:
-        return Loaded(_validated(_STAND_INS | rest), text, path)
+        return Loaded(_validated(_STAND_INS | rest), text, path, overrides)
     except ValidationError as error:  # a problem that no section was blamed for
         raise Refused(_problems(error.errors(include_url=False))) from None
 
@@ -98,7 +126,7 @@ def _document(
     except (ValueError, RecursionError) as error:  # also numbers of thousands of digits
         values = {"file": str(path), "reason": str(error)}
         raise Refused([Finding("SF002", "error", "", dict(values))]) from None
-    problems = [problem for item in overrides if (problem := _override(document, item))]
+    problems = [problem for item in overrides if (problem := override(document, item))]
     for section, kind in _DEFAULT_KINDS.items():
         table = document.get(section)
         if isinstance(table, dict):
@@ -126,42 +154,6 @@ def _read_text(path: Path) -> str:
 
 def _unreadable(path: Path, reason: str) -> Refused:
     return Refused([Finding("SF001", "error", "", {"file": str(path), "reason": reason})])
-
-
-def _override(document: dict[str, object], text: str) -> Finding | None:
-    key, sign, value = text.partition("=")
-    *parents, name = (part.strip() for part in key.split("."))
-    unicode = text.encode(errors="ignore").decode() == text  # argv may carry other bytes
-    if not sign or not name or not all(parents) or not unicode:
-        return Finding("SF005", "error", "", {"override": text})
-    table: object = document
-    for part in parents:
-        table = _entered(table, part)
-    if isinstance(table, dict):
-        cast(dict[str, object], table)[name] = _overriding(value)
-    elif isinstance(table, list) and _entered(cast(list[object], table), name) is not None:
-        cast(list[object], table)[int(name)] = _overriding(value)
-    else:
-        return Finding("SF005", "error", "", {"override": text})
-    return None
-
-
-def _entered(table: object, part: str) -> object:
-    """What is inside a table (made if need be) or a list, `None` if there is no such thing."""
-    if isinstance(table, dict):
-        return cast(dict[str, object], table).setdefault(part, {})
-    if isinstance(table, list) and part.isascii() and part.isdigit():
-        items = cast(list[object], table)
-        return items[int(part)] if int(part) < len(items) else None
-    return None
-
-
-def _overriding(value: str) -> object:
-    try:
-        return tomllib.loads(f"value = {value}")["value"]
-    except (ValueError, RecursionError):
-        # A bare word is what people type in a shell: optimizer.kind=adamw.
-        return value.strip()
 
 
 def _problems(errors: list[ErrorDetails]) -> list[Finding]:

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from surefoot.config.optimizer import AdafactorConfig, OptimizerConfig
+from surefoot.config.schedule import CosineConfig, ScheduleConfig
 from surefoot.config.section import DEVICE, NAME, PathText, Section
 from surefoot.config.tuning import DoraConfig, TuningConfig
 
@@ -79,16 +80,6 @@ class ObjectiveConfig(Section):
     noise_offset: Annotated[float, Field(ge=0, le=1)] = 0.0
     """Adds this much of one shared number per channel to the noise, for very dark and bright
     pictures."""
-
-
-class ScheduleConfig(Section):
-    """The learning rate over the run."""
-
-    kind: Literal["constant", "linear", "cosine"] = "cosine"
-    """`constant`, or down to 0: `linear`, `cosine`."""
-
-    warmup_steps: Annotated[int, Field(ge=0)] = 0
-    """Steps over which the learning rate rises."""
 
 
 class TrainConfig(Section):
@@ -185,8 +176,8 @@ class RunConfig(Section):
     optimizer: OptimizerConfig = AdafactorConfig()
     """What makes steps of gradients; `kind` says which."""
 
-    schedule: ScheduleConfig = ScheduleConfig()
-    """The learning rate over the run."""
+    schedule: ScheduleConfig = CosineConfig()
+    """The learning rate over the run; `kind` says which."""
 
     data: DataConfig
     """The pictures to learn from."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import assert_never
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from surefoot.config.tuning import DoraConfig, FullConfig, LoraConfig
 from surefoot.data.batches import Batches, repeat_indices
@@ -16,11 +17,12 @@ from surefoot.data.cache import LatentCache
 from surefoot.data.encoded import EncodedPictures
 from surefoot.data.randomness import torch_generator
 from surefoot.data.scan import Example
-from surefoot.engine.checkpoint import Checkpoints, State, restore_optimizer
+from surefoot.engine.checkpoint import Checkpoints, State
 from surefoot.engine.conditioning import Conditioning
 from surefoot.engine.ema import MovingAverage
 from surefoot.engine.events import Events
 from surefoot.engine.optimizer import build_optimizer
+from surefoot.engine.optimizer_state import OptimizerMemory, kind_and_version
 from surefoot.engine.session import Session
 from surefoot.engine.validation import Validation
 from surefoot.engine.wiring import check_wiring
@@ -44,6 +46,7 @@ def assemble(plan: Plan, survey: Survey, events: Events, state: State | None) ->
     tuned = attach(plan, family)
     train = plan.config.train
     optimizer = build_optimizer(plan.config.optimizer, plan.lr, tuned.trainables)
+    memory = OptimizerMemory(optimizer, tuned.trainables)
     parameters = [item.parameter for item in tuned.trainables]
     average = None if train.ema == "off" else MovingAverage(parameters, train.ema)
     if train.gradient_checkpointing:
@@ -57,8 +60,11 @@ def assemble(plan: Plan, survey: Survey, events: Events, state: State | None) ->
             for scan, folder in zip(survey.data, plan.config.data.folders, strict=True)
         ]
     )
+    findings: list[Finding] = []
     if state is not None:
-        _restore(state, tuned, optimizer, average)
+        load_trained(tuned, state.tensors)
+        findings += _restore_optimizer(state, optimizer, memory)
+        _restore_average(state, tuned, average)
     check_wiring(tuned, optimizer)
     return Session(
         plan=plan,
@@ -66,6 +72,7 @@ def assemble(plan: Plan, survey: Survey, events: Events, state: State | None) ->
         family=family,
         tuned=tuned,
         optimizer=optimizer,
+        memory=memory,
         average=average,
         pictures=_encoded(plan, family, cache, examples),
         order=order,
@@ -75,6 +82,7 @@ def assemble(plan: Plan, survey: Survey, events: Events, state: State | None) ->
         checkpoints=open_checkpoints(plan),
         events=events,
         first_step=0 if state is None else state.step,
+        findings=tuple(findings),
     )
 
 
@@ -146,15 +154,25 @@ def load_trained(tuned: Tuned, tensors: Mapping[str, Tensor]) -> None:
         item.parameter.copy_(tensors[item.name])
 
 
+def _restore_optimizer(
+    state: State, optimizer: Optimizer, memory: OptimizerMemory
+) -> Iterator[Finding]:
+    """Another optimizer, or one whose memory has another meaning, begins with none."""
+    if memory.fits(state.optimizer):
+        memory.restore(state.optimizer)
+        return
+    kind, version = kind_and_version(optimizer)
+    saved = f"{state.optimizer.kind} {state.optimizer.version}"
+    values = {"saved": saved, "present": f"{kind} {version}"}
+    yield Finding("SF511", "warning", "optimizer.kind", dict(values))
+
+
 @torch.no_grad()
-def _restore(
-    state: State, tuned: Tuned, optimizer: torch.optim.Optimizer, average: MovingAverage | None
-) -> None:
-    load_trained(tuned, state.tensors)
-    restore_optimizer(optimizer, tuned.trainables, state.optimizer)
+def _restore_average(state: State, tuned: Tuned, average: MovingAverage | None) -> None:
+    """A moving average that was not kept before begins at the weights as they are now."""
     if average is not None:
         for item, mean in zip(tuned.trainables, average.averages, strict=True):
-            mean.copy_(state.averages[item.name])
+            mean.copy_(state.averages.get(item.name, item.parameter))
 
 
 def _open_cache(plan: Plan, family: Family, events: Events) -> LatentCache | None:

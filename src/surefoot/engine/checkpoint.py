@@ -8,20 +8,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast, final
+from typing import Any, final
 
-import torch
 from torch import Tensor
-from torch.optim import Optimizer
 
+from surefoot.engine.optimizer_state import GroupMemory, Memory, Number, OptimizerState
 from surefoot.finding import Finding, Refused
-from surefoot.formats.weights import read_safetensors, sync_folder, write_safetensors
-from surefoot.tuning.trainable import Trainable
+from surefoot.formats.files import sync_folder, write_whole
+from surefoot.formats.weights import read_safetensors, write_safetensors
 
 FORMAT = 1
 _MANIFEST = "manifest.json"
@@ -29,12 +27,16 @@ _MANIFEST = "manifest.json"
 
 @dataclass(frozen=True)
 class State:
-    """What a checkpoint holds, by the names of the trained tensors."""
+    """What a checkpoint holds, by the names of the trained tensors.
+
+    `settings` are those of the plan that was trained by, as `surefoot.plan.settings` gives them.
+    """
 
     step: int
     tensors: dict[str, Tensor]
-    optimizer: dict[str, dict[str, Tensor | int]]
+    optimizer: OptimizerState
     averages: dict[str, Tensor]
+    settings: dict[str, object]
 
 
 @final
@@ -71,15 +73,17 @@ class Checkpoints:
             "format": FORMAT,
             "step": state.step,
             "fingerprint": self._fingerprint,
-            "optimizer_numbers": numbers,
+            "settings": state.settings,
+            "optimizer": {
+                "class": state.optimizer.kind,
+                "state_version": state.optimizer.version,
+                "numbers": numbers,
+                "groups": [list(group.names) for group in state.optimizer.groups],
+            },
             "sha256": hashes,
         }
         manifest["manifest_sha256"] = _digest(manifest)
-        with (part / _MANIFEST).open("w", encoding="utf-8") as file:
-            json.dump(manifest, file, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
-        sync_folder(part)
+        write_whole(part / _MANIFEST, json.dumps(manifest, indent=1))
         shutil.rmtree(target, ignore_errors=True)
         part.rename(target)
         sync_folder(self._folder)
@@ -128,10 +132,9 @@ class Checkpoints:
         return State(
             step=manifest["step"],
             tensors=tensors["trained.safetensors"],
-            optimizer=_unflatten(
-                manifest["optimizer_numbers"], tensors.get("optimizer.safetensors", {})
-            ),
+            optimizer=_unflatten(manifest["optimizer"], tensors.get("optimizer.safetensors", {})),
             averages=tensors.get("average.safetensors", {}),
+            settings=manifest["settings"],
         )
 
 
@@ -143,38 +146,18 @@ def _digest(manifest: Mapping[str, object]) -> str:
     return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
 
 
-def optimizer_state(
-    optimizer: Optimizer, trainables: tuple[Trainable, ...]
-) -> dict[str, dict[str, Tensor | int]]:
-    """The optimizer's memory by tensor name instead of by position."""
-    return {
-        item.name: dict(optimizer.state[item.parameter])
-        for item in trainables
-        if item.parameter in optimizer.state
-    }
-
-
-@torch.no_grad()
-def restore_optimizer(
-    optimizer: Optimizer,
-    trainables: tuple[Trainable, ...],
-    state: Mapping[str, Mapping[str, Tensor | int]],
-) -> None:
-    """Gives the optimizer its memory back; hyper-parameters stay what the plan says."""
-    for item in trainables:
-        if item.name in state:
-            optimizer.state[item.parameter] = {
-                key: value.to(item.parameter.device) if isinstance(value, Tensor) else value
-                for key, value in state[item.name].items()
-            }
+# Entries of a parameter group stand among those of the tensors under this name and its number; no
+# tensor's name has a space.
+_GROUP = "group "
 
 
 def _flatten(
-    state: Mapping[str, Mapping[str, Tensor | int]],
-) -> tuple[dict[str, dict[str, int]], dict[str, Tensor]]:
-    numbers: dict[str, dict[str, int]] = {}
+    state: OptimizerState,
+) -> tuple[dict[str, dict[str, Number]], dict[str, Tensor]]:
+    numbers: dict[str, dict[str, Number]] = {}
     tensors: dict[str, Tensor] = {}
-    for name, values in state.items():
+    groups = {f"{_GROUP}{index}": group.values for index, group in enumerate(state.groups)}
+    for name, values in (state.tensors | groups).items():
         for key, value in values.items():
             if isinstance(value, Tensor):
                 tensors[f"{name}:{key}"] = value
@@ -183,13 +166,19 @@ def _flatten(
     return numbers, tensors
 
 
-def _unflatten(
-    numbers: Mapping[str, Mapping[str, int]], tensors: Mapping[str, Tensor]
-) -> dict[str, dict[str, Tensor | int]]:
-    state: dict[str, dict[str, Tensor | int]] = {
-        name: cast(dict[str, Tensor | int], dict(values)) for name, values in numbers.items()
+def _unflatten(manifest: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> OptimizerState:
+    found: dict[str, dict[str, Memory]] = {
+        name: dict(values) for name, values in manifest["numbers"].items()
     }
     for place, tensor in tensors.items():
         name, _, key = place.rpartition(":")
-        state.setdefault(name, {})[key] = tensor
-    return state
+        found.setdefault(name, {})[key] = tensor
+    return OptimizerState(
+        kind=manifest["class"],
+        version=manifest["state_version"],
+        groups=tuple(
+            GroupMemory(tuple(names), found.pop(f"{_GROUP}{index}"))
+            for index, names in enumerate(manifest["groups"])
+        ),
+        tensors=found,
+    )

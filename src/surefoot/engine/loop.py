@@ -20,7 +20,7 @@ from surefoot.finding import Finding, Refused
 from surefoot.language import _
 from surefoot.objective.losses import loss_of_each, min_snr_weight
 from surefoot.objective.noise import draw_noise
-from surefoot.optim.schedules import relative_rate, schedule_factor
+from surefoot.optim.schedules import relative_rate
 
 _MOVED_BY = 3  # steps: the gradient of lora_down is zero at the first, since lora_up is
 _REFUSED_IN_A_ROW = 3
@@ -118,10 +118,8 @@ def _gradient_norm(session: Session) -> float:
 
 def _set_rate(session: Session, step: int) -> float:
     """Sets the scheduled rate; returns the one that counts, which `relative_step` sets itself."""
-    plan, schedule = session.plan, session.plan.config.schedule
-    rate = plan.lr * schedule_factor(
-        schedule.kind, step, steps=plan.steps, warmup_steps=schedule.warmup_steps
-    )
+    plan = session.plan
+    rate = plan.lr * plan.schedule.factor(step)
     for group in session.optimizer.param_groups:
         group["lr"] = rate
     optimizer = plan.config.optimizer

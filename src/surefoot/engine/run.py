@@ -20,12 +20,19 @@ from surefoot.engine.events import Events, read_events
 from surefoot.engine.loop import train
 from surefoot.engine.preview import write_sheet
 from surefoot.engine.progress import Reporter
+from surefoot.engine.resume import (
+    check_not_beyond,
+    check_same_run,
+    keep_earlier_documents,
+    tell_changes,
+)
 from surefoot.engine.session import Session
 from surefoot.finding import Finding, Refused
+from surefoot.formats.files import sync_folder, sync_tree, write_whole
 from surefoot.formats.names import to_diffusers
 from surefoot.formats.weights import write_safetensors
 from surefoot.language import _
-from surefoot.plan import Plan, differences, read_plan, write_plan
+from surefoot.plan import Plan, write_plan
 from surefoot.survey import Survey
 
 
@@ -63,14 +70,18 @@ def run(
 def _run_locked(
     loaded: Loaded, plan: Plan, survey: Survey, findings: Sequence[Finding], reporter: Reporter
 ) -> Summary:
-    _check_same_run(plan)
+    check_same_run(plan)
     damaged: list[Finding] = []
     state = open_checkpoints(plan).read_last(damaged)
     for finding in damaged:
         reporter.finding(finding)
+    asked = loaded.asked
     if state is None:
         _clear_folder(plan.run_folder)
-    _write_documents(loaded, plan, findings)
+    else:
+        check_not_beyond(plan, state)
+        keep_earlier_documents(plan, state, asked)
+    _write_documents(asked, plan, findings)
     first_step = 0 if state is None else state.step
     if first_step:
         reporter.line(
@@ -78,6 +89,8 @@ def _run_locked(
         )
     with Events(plan.run_folder, first_step) as events:
         events.write("started", step=first_step, version=__version__, fingerprint=plan.fingerprint)
+        if state is not None:
+            tell_changes(plan, state, events, reporter)
         session = _open_session(plan, survey, events, state, reporter)
         train(session, reporter)
         export = _export(session)
@@ -91,22 +104,13 @@ def _open_session(
 ) -> Session:
     reporter.line(_("loading {model}").format(model=plan.model_path.name))
     session = assemble(plan, survey, events, state)
+    for finding in session.findings:
+        events.finding(finding)
+        reporter.finding(finding)
     flip = plan.config.data.flip
     with reporter.stage(_("encoding pictures"), plan.pictures):
         session.pictures.prepare(flip, reporter.advance)
     return session
-
-
-def _check_same_run(plan: Plan) -> None:
-    """A run folder belongs to one run: what would train differently needs another name."""
-    try:
-        before = read_plan(plan.run_folder)
-    except (OSError, ValueError):  # none, or not ours: its checkpoints say whose they are
-        return
-    if before.fingerprint != plan.fingerprint and open_checkpoints(plan).steps():
-        changed = differences(before, plan)
-        values = {"file": str(plan.run_folder), "differences": ", ".join(changed)}
-        raise Refused([Finding("SF043", "error", "name", dict(values))])
 
 
 def _clear_folder(run_folder: Path) -> None:
@@ -116,12 +120,12 @@ def _clear_folder(run_folder: Path) -> None:
     (run_folder / "events.jsonl").unlink(missing_ok=True)
 
 
-def _write_documents(loaded: Loaded, plan: Plan, findings: Sequence[Finding]) -> None:
+def _write_documents(asked: str, plan: Plan, findings: Sequence[Finding]) -> None:
     """What was asked, what is to happen, and what was said about it."""
-    (plan.run_folder / "run.toml").write_text(loaded.text, encoding="utf-8")
+    write_whole(plan.run_folder / "run.toml", asked)
     write_plan(plan)
     text = json.dumps([finding.as_json() for finding in findings], indent=1)
-    (plan.run_folder / "findings.json").write_text(text, encoding="utf-8")
+    write_whole(plan.run_folder / "findings.json", text)
 
 
 @torch.no_grad()
@@ -132,8 +136,10 @@ def _export(session: Session) -> Path:
             target, part = plan.run_folder / "model", plan.run_folder / "model.part"
             shutil.rmtree(part, ignore_errors=True)
             session.family.save(str(part))
+            sync_tree(part)
             shutil.rmtree(target, ignore_errors=True)
             part.rename(target)
+            sync_folder(plan.run_folder)
             return target
         target = plan.run_folder / f"{plan.config.name}.safetensors"
         metadata = {

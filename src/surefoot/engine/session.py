@@ -12,13 +12,15 @@ from torch.optim import Optimizer
 
 from surefoot.data.batches import Batches
 from surefoot.data.encoded import EncodedPictures
-from surefoot.engine.checkpoint import Checkpoints, State, optimizer_state
+from surefoot.engine.checkpoint import Checkpoints, State
 from surefoot.engine.conditioning import Conditioning
 from surefoot.engine.ema import MovingAverage
 from surefoot.engine.events import Events
+from surefoot.engine.optimizer_state import OptimizerMemory
 from surefoot.engine.validation import Validation
 from surefoot.families.family import Family
-from surefoot.plan import Plan
+from surefoot.finding import Finding
+from surefoot.plan import Plan, settings
 from surefoot.tuning.trainable import Tuned
 
 
@@ -30,7 +32,9 @@ class Session:
         order: Position in an epoch to example, repeats included.
         average: The moving average, `None` without one.
         validation: `None` without held-out pictures.
+        memory: Takes the optimizer's state out for a checkpoint.
         first_step: 0, or the step after the checkpoint that the run goes on from.
+        findings: What there is to say of the checkpoint that it goes on from.
     """
 
     plan: Plan
@@ -38,6 +42,7 @@ class Session:
     family: Family
     tuned: Tuned
     optimizer: Optimizer
+    memory: OptimizerMemory
     average: MovingAverage | None
     pictures: EncodedPictures
     order: np.ndarray
@@ -47,6 +52,7 @@ class Session:
     checkpoints: Checkpoints
     events: Events
     first_step: int
+    findings: tuple[Finding, ...] = ()
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
@@ -64,6 +70,7 @@ class Session:
         return State(
             step=step,
             tensors={item.name: item.parameter.detach() for item in trainables},
-            optimizer=optimizer_state(self.optimizer, trainables),
+            optimizer=self.memory.read(),
             averages={item.name: mean for item, mean in zip(trainables, averages, strict=False)},
+            settings=settings(self.plan),
         )

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -17,6 +15,8 @@ from safetensors.torch import (
 )
 from torch import Tensor
 
+from surefoot.formats.files import replacing
+
 
 class WeightsError(ValueError):
     """A file or a set of tensors is not what it should be. The message says which and why."""
@@ -27,9 +27,8 @@ def write_safetensors(
 ) -> str:
     """Write tensors to a file, whole or not at all.
 
-    The file is written under a temporary name (`.<name>.<random>.tmp` beside it), brought to the
-    disk and only then renamed. The same content gives the same bytes. Tensors may share memory,
-    be strided or lie on any device; the caller's are not changed.
+    The same content gives the same bytes. Tensors may share memory, be strided or lie on any
+    device; the caller's are not changed.
 
     Args:
         path: Where to; its folder must exist, a file there is replaced.
@@ -43,25 +42,15 @@ def write_safetensors(
         OSError: The disk is full, the folder is missing or not writable. A file that was at
             `path` is still there then.
     """
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        # A missing folder must be told as OSError; safetensors has an error of its own for it.
-        temporary.touch(exist_ok=False)
+    with replacing(path) as temporary:
         try:
             save_file(_storable(tensors), temporary, metadata=dict(metadata))
         except SafetensorError as error:  # a full disk comes as text: "... (os error 28)"
             raise OSError(f"{path} could not be written: {error}") from error
         with temporary.open("r+b") as file:
             _sort_metadata(file)
-            file.flush()
-            os.fsync(file.fileno())
             file.seek(0)
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    sync_folder(path.parent)
-    return digest
+            return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -119,14 +108,3 @@ def _read_header(file: BinaryIO) -> tuple[dict[str, Any], int]:
     """The header of a file opened at its start, and the bytes that it takes after the first 8."""
     length = int.from_bytes(file.read(8), "little")
     return json.loads(file.read(length)), length
-
-
-def sync_folder(folder: Path) -> None:
-    """Bring a rename in this folder to the disk. Windows opens no folders; it journals renames."""
-    if os.name == "nt":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
