@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers.models.transformers.transformer_flux import FluxTransformer2DModel
@@ -26,7 +27,7 @@ from benchmarks import adafactor
 from surefoot.optim.adafactor import Adafactor
 
 PAGE = Path(__file__).parent.parent / "docs" / "optimizer-memory.md"
-SDXL: dict[str, object] = {
+SDXL: dict[str, Any] = {
     "block_out_channels": (320, 640, 1280),
     "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
     "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),

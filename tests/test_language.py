@@ -301,8 +301,8 @@ def test_reasons_that_are_ours_are_translated_and_those_of_others_are_kept() -> 
 def test_columns_of_the_sheet_are_aligned(language: str) -> None:
     choose("zh" if language == "zh" else "en")
     rows = [
-        StepRow("lora_up", 133, 410_176, 0.0, 0.04, 1.9e-3, 1.2e-1, 2.76),
-        StepRow("magnitude", 1, 25, 0.58, 0.04, 9.6e-4, 6.4e-2, 0.064),
+        StepRow("lora_up", 133, 410_176, 0.0, 0.04, 576, 1.9e-3, 1.2e-1, 2.76),
+        StepRow("magnitude", 1, 25, 0.58, 0.04, 25, 9.6e-4, 6.4e-2, 0.064),
     ]
     lines = sheet_lines(rows)
     assert ("张量" in lines[0]) == (language == "zh")

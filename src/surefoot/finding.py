@@ -24,7 +24,7 @@ class StepRow:
     """What one kind of tensor will do: a row of the effective-step sheet.
 
     `rms` is the tensor's own root mean square at the start, `weight_rms` that of its layer's
-    weight.
+    weight, `fan_in` the inputs of that layer.
     `first` and `total` are per element: at the first step, and over the run if every step went
     the same way. `layer_change` is how far `total` could change the layer, relative to its weight.
     """
@@ -34,6 +34,7 @@ class StepRow:
     numbers: int
     rms: float
     weight_rms: float
+    fan_in: int
     first: float
     total: float
     layer_change: float

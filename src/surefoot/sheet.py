@@ -20,7 +20,8 @@ from surefoot.config.schedule import (
 )
 from surefoot.config.tuning import DoraConfig, FullConfig, TuningConfig
 from surefoot.finding import StepRow
-from surefoot.optim.scaling import StepScale, TensorKind, step_scale
+from surefoot.formats.headers import TensorHeader
+from surefoot.optim.scaling import StepScale, TensorKind, lora_up_factor, step_scale, usual_rms
 from surefoot.optim.schedules import Schedule, relative_rate, steps_of_share
 from surefoot.survey import ModelSurvey
 
@@ -78,7 +79,15 @@ def _whole_parts(tuning: FullConfig, model: ModelSurvey) -> Iterable[PlannedTens
             width = math.prod(header.shape[1:])
             kind = _kind(name, header.shape)
             factors = (header.shape[0], width) if len(header.shape) >= 2 else ()
-            yield PlannedTensor(kind, header.numbers, rms, rms, 1.0, 0, width, factors)
+            usual = rms or usual_rms(_fan_in(name, kind, model.parts[part].headers))
+            yield PlannedTensor(kind, header.numbers, rms, usual, 1.0, 0, width, factors)
+
+
+def _fan_in(name: str, kind: TensorKind, headers: Mapping[str, TensorHeader]) -> int:
+    """Inputs of the layer that a weight or bias belongs to, 0 for anything else."""
+    weight = name.removesuffix("bias") + "weight" if kind == "bias" else name
+    known = kind in ("weight", "bias") and weight in headers
+    return math.prod(headers[weight].shape[1:]) if known else 0
 
 
 def _kind(name: str, shape: tuple[int, ...]) -> TensorKind:
@@ -94,7 +103,7 @@ def _adapter(
 ) -> list[PlannedTensor]:
     header = model.parts[part].headers[f"{name}.weight"]
     out, width = header.shape[0], math.prod(header.shape[1:])
-    weight_rms = model.parts[part].rms(f"{name}.weight")
+    weight_rms = model.parts[part].rms(f"{name}.weight") or usual_rms(width)
     # Kaiming with a = sqrt(5) is uniform in +-1/sqrt(width): RMS 1/sqrt(3 width). The kernel is
     # in `lora_down`, so this holds for convolutions too.
     down_rms = 1.0 / math.sqrt(3 * width)
@@ -114,7 +123,7 @@ def _adapter(
 def effective_steps(
     tensors: list[PlannedTensor], config: RunConfig, lr: float
 ) -> tuple[StepRow, ...]:
-    """One row for each kind of tensor, computed for a tensor of median size and RMS."""
+    """One row for each kind of tensor; its steps are those of the tensor with the median step."""
     rates = _rates(config, lr)
     rows: list[StepRow] = []
     for kind in ORDER:
@@ -127,27 +136,30 @@ def effective_steps(
 def _row(
     kind: TensorKind, members: list[PlannedTensor], config: RunConfig, rates: list[float]
 ) -> StepRow:
-    middle = PlannedTensor(
-        kind=kind,
-        numbers=sum(tensor.numbers for tensor in members),
-        rms=_median([tensor.rms for tensor in members]),
-        weight_rms=_median([tensor.weight_rms for tensor in members]),
-        alpha=members[0].alpha,
-        rank=members[0].rank,
-        layer_in=int(_median([tensor.layer_in for tensor in members])),
-    )
+    middle = _middle(members, config)
     scale = _scale(middle, config)
     total = _travel(scale, middle.rms, rates)
     return StepRow(
         kind=kind,
         tensors=len(members),
-        numbers=middle.numbers,
-        rms=middle.rms,
+        numbers=sum(tensor.numbers for tensor in members),
+        rms=_median([tensor.rms for tensor in members]),
         weight_rms=middle.weight_rms,
+        fan_in=middle.layer_in,
         first=scale.at(middle.rms) * rates[0],
         total=total,
         layer_change=_layer_change(middle, total),
     )
+
+
+def _middle(members: list[PlannedTensor], config: RunConfig) -> PlannedTensor:
+    """The tensor with the median step; of equal ones, that with the median step by the weight."""
+
+    def size(tensor: PlannedTensor) -> tuple[float, float]:
+        by_weight = lora_up_factor(tensor.layer_in) * tensor.weight_rms
+        return _scale(tensor, config).at(tensor.rms), by_weight
+
+    return sorted(members, key=size)[len(members) // 2]
 
 
 def _scale(tensor: PlannedTensor, config: RunConfig) -> StepScale:
@@ -158,6 +170,7 @@ def _scale(tensor: PlannedTensor, config: RunConfig) -> StepScale:
         tensor.kind,
         optimizer.scale_parameter,
         weight_rms=tensor.weight_rms,
+        fan_in=tensor.layer_in,
         alpha=tensor.alpha,
         eps2=optimizer.eps2,
     )

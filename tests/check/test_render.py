@@ -17,8 +17,8 @@ CLIPPED = Finding(
     changes=(Change("train.clip_grad_norm", '"off"', "1"),),
 )
 ROWS = (
-    StepRow("lora_up", 70, 278_528, 0.0, 0.05, 1e-5, 1.2e-3, 0.0049),
-    StepRow("magnitude", 70, 17_408, 0.58, 0.05, 5.8e-3, 0.87, 15.0),
+    StepRow("lora_up", 70, 278_528, 0.0, 0.05, 768, 1e-5, 1.2e-3, 0.0049),
+    StepRow("magnitude", 70, 17_408, 0.58, 0.05, 768, 5.8e-3, 0.87, 15.0),
 )
 
 

@@ -19,7 +19,15 @@ KINDS: list[TensorKind] = ["lora_down", "lora_up", "magnitude"]
 def trainables() -> list[Trainable]:
     """Layers of two alphas whose kinds alternate, each with a weight RMS of its own."""
     return [
-        Trainable(f"{layer}.{kind}", nn.Parameter(torch.ones(2, 2)), kind, 0.1 * layer + 0.01, a, 2)
+        Trainable(
+            f"{layer}.{kind}",
+            nn.Parameter(torch.ones(2, 2)),
+            kind,
+            weight_rms=0.1 * layer + 0.01,
+            fan_in=layer + 5,
+            alpha=a,
+            rank=2,
+        )
         for layer, a in enumerate([8.0, 4.0, 8.0])
         for kind in KINDS
     ]
@@ -29,11 +37,13 @@ def test_each_tensor_keeps_its_own_weight_and_alpha() -> None:
     items = trainables()
     optimizer = build_optimizer(AdafactorConfig(), 0.01, items)
     found = {
-        id(parameter): (group["kind"], group["alpha"], rms)
+        id(parameter): (group["kind"], group["alpha"], rms, fan_in)
         for group in optimizer.param_groups
-        for parameter, rms in zip(group["params"], group["weight_rms"], strict=True)
+        for parameter, rms, fan_in in zip(
+            group["params"], group["weight_rms"], group["fan_in"], strict=True
+        )
     }
-    assert found == {id(x.parameter): (x.kind, x.alpha, x.weight_rms) for x in items}
+    assert found == {id(x.parameter): (x.kind, x.alpha, x.weight_rms, x.fan_in) for x in items}
     assert len(optimizer.param_groups) == len(KINDS) * 2
 
 

@@ -144,7 +144,7 @@ def test_training_goes_on_identically_from_a_saved_state_dict(dtype: torch.dtype
 def test_training_goes_on_identically_from_a_checkpoint() -> None:
     def named(parameters: list[nn.Parameter]) -> tuple[Trainable, ...]:
         return tuple(
-            Trainable(f"unet.{number}", parameter, "weight", 1.0, 1.0, 0)
+            Trainable(f"unet.{number}", parameter, "weight", 1.0, 0, 1.0, 0)
             for number, parameter in enumerate(parameters)
         )
 
@@ -184,20 +184,27 @@ def test_by_weight_a_fresh_lora_up_steps_400_lr_rms_w_over_alpha(rank: int, alph
     If its entries have one sign and sizes a_i b_j, the factored moment (algorithm 4, line 7)
         V_ij = (a_i^2 sum b^2) (b_j^2 sum a^2) / (sum a^2 sum b^2) = a_i^2 b_j^2
     is exact and every entry of the update is 1. Its RMS is 1, so that clipping leaves it alone.
-    The step is then lr * scale: c_B * lr * RMS(W) / alpha with c_B = 400, whatever the rank.
+    The step is then lr * scale: c_B * lr * RMS(W) / alpha with c_B = 0.7 * 10 inputs,
+    whatever the rank.
     The layer changes by (alpha / rank) B A = c_B lr RMS(W) times the mean row of A: alpha is gone.
     """
     lr, weight = 1e-3, 0.04 * draw(24, 10, seed=0)
     rms = math.sqrt(float(weight.double().square().mean()))
     up, down = nn.Parameter(torch.zeros(24, rank)), draw(rank, 10, seed=1)
-    group = {"params": [up], "kind": "lora_up", "weight_rms": [rms], "alpha": alpha}
+    group = {
+        "params": [up],
+        "kind": "lora_up",
+        "weight_rms": [rms],
+        "fan_in": [10],
+        "alpha": alpha,
+    }
     optimizer = Adafactor([group], lr, scale_parameter="weight")
     up.grad = torch.outer(1 + draw(24, seed=2).abs(), 1 + draw(rank, seed=3).abs())
     optimizer.step()
-    expected = torch.full((24, rank), -400 * lr * rms / alpha)
+    expected = torch.full((24, rank), -7 * lr * rms / alpha)
     torch.testing.assert_close(up.detach(), expected, rtol=FLOAT32_TOLERANCE, atol=0.0)
     change = (alpha / rank) * up.detach() @ down
-    expected = (-400 * lr * rms * down.mean(dim=0)).expand(24, 10)
+    expected = (-7 * lr * rms * down.mean(dim=0)).expand(24, 10)
     torch.testing.assert_close(change, expected, rtol=1e-5, atol=1e-7)
 
 
@@ -234,8 +241,9 @@ BAD: dict[str, Mapping[str, object]] = {
     "alpha": {"alpha": 0.0},
     "weight_rms": {"weight_rms": [math.nan]},
     "weight_rms too many": {"weight_rms": [1.0, 1.0]},
+    "fan_in too many": {"fan_in": [1, 1]},
 }
-GROUP_KEYS = {"kind", "alpha", "weight_rms", "weight_rms too many"}
+GROUP_KEYS = {"kind", "alpha", "weight_rms", "weight_rms too many", "fan_in too many"}
 
 
 @pytest.mark.parametrize("case", BAD)

@@ -21,7 +21,7 @@ from peft import (
 from torch import Tensor, nn
 
 from surefoot.optim import parameter_groups
-from surefoot.optim.scaling import LORA_UP_FACTOR, step_scale
+from surefoot.optim.scaling import lora_up_factor, step_scale
 from tests.optim.networks import (
     described,
     ends,
@@ -98,12 +98,15 @@ def test_the_first_step_changes_the_layer_as_a_lora_or_a_weight_would(maker: str
         ((name, (zero, layer_rms, alpha)),) = (
             (name, row) for name, row in steps.items() if layer in name
         )
-        scale = step_scale("lora_up", "weight", weight_rms=layer_rms, alpha=alpha, eps2=1e-3)
+        fan_in = math.prod(weight.shape[1:])
+        scale = step_scale(
+            "lora_up", "weight", weight_rms=layer_rms, fan_in=fan_in, alpha=alpha, eps2=1e-3
+        )
         with torch.no_grad():
             zero.copy_(torch.randn_like(zero).sign() * lr * scale.floor)
-        # A fresh LoRA's: scale * sqrt(rank) * RMS(lora_down) * lr * 400 * RMS(W) / alpha.
-        fan_in = math.prod(weight.shape[1:])
-        expected = lr * rms(weight) * LORA_UP_FACTOR / math.sqrt(3 * fan_in) / math.sqrt(LARGE_RANK)
+        # A fresh LoRA's: scale * sqrt(rank) * RMS(lora_down) * lr * c_B * RMS(W) / alpha.
+        down = 1 / math.sqrt(3 * fan_in)
+        expected = lr * rms(weight) * lora_up_factor(fan_in) * down / math.sqrt(LARGE_RANK)
         if is_as_free_as_a_weight(name):
             expected = lr * rms(weight)
         assert rms(updates[layer]()) == pytest.approx(expected, rel=SAME_SIZE)

@@ -30,7 +30,8 @@ class Options:
     eps2: float = 1e-3
     weight_decay: float = 0.0
     kind: str = "weight"
-    weight_rms: float = 1.0
+    weight_rms: float = 0.0
+    fan_in: int = 0
     alpha: float = 1.0
 
 
@@ -93,9 +94,11 @@ class AdafactorNumpy:
         if options.scale_parameter is False:
             return 1.0
         if options.scale_parameter == "weight" and options.kind == "lora_up":
-            return 400 * options.weight_rms / options.alpha
+            return min(400, 0.7 * options.fan_in) * options.weight_rms / options.alpha
         if options.scale_parameter == "weight" and options.kind == "lora_down":
             return 5 * own
+        if options.scale_parameter == "weight" and options.kind in ("weight", "bias"):
+            return max(own, options.weight_rms)
         return own
 
 

@@ -36,7 +36,7 @@ OPTIONS: dict[str, Options] = {
     "by weight: weight": Options(scale_parameter="weight"),
     "by weight: lora_down": Options(scale_parameter="weight", kind="lora_down"),
     "by weight: lora_up": Options(
-        scale_parameter="weight", kind="lora_up", weight_rms=0.03, alpha=4.0
+        scale_parameter="weight", kind="lora_up", weight_rms=0.03, fan_in=300, alpha=4.0
     ),
     "by weight: magnitude": Options(scale_parameter="weight", kind="magnitude", weight_rms=0.03),
     "relative": Options(relative_step=True),
@@ -77,7 +77,8 @@ def start_values(shape: tuple[int, ...], kind: str = "weight") -> npt.NDArray[np
 def our_optimizer(parameter: Tensor, options: Options, lr: float) -> Adafactor:
     keywords = asdict(options)
     layer = {"kind": keywords.pop("kind"), "alpha": keywords.pop("alpha")}
-    group = {"params": [parameter], "weight_rms": [keywords.pop("weight_rms")], **layer}
+    layer |= {name: [keywords.pop(name)] for name in ("weight_rms", "fan_in")}
+    group = {"params": [parameter], **layer}
     return Adafactor([group], lr, **keywords)
 
 

@@ -47,7 +47,12 @@ def own_scale_of_adapters(plan: Plan, _survey: Survey) -> Iterator[Finding]:
         rate *= 1e-2 / optimizer.lr
     smallest = max(up.first, 1e-30)  # eps2 = 0 is allowed
     by_weight = step_scale(
-        "lora_up", "weight", weight_rms=up.weight_rms, alpha=plan.alpha, eps2=optimizer.eps2
+        "lora_up",
+        "weight",
+        weight_rms=up.weight_rms,
+        fan_in=up.fan_in,
+        alpha=plan.alpha,
+        eps2=optimizer.eps2,
     )
     mended = rate * by_weight.at(0.0)
     yield Finding(

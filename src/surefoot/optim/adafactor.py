@@ -42,6 +42,7 @@ class AdafactorGroup(TypedDict):
     seed: int
     kind: TensorKind
     weight_rms: list[float]
+    fan_in: list[int]
     alpha: float
 
 
@@ -50,8 +51,9 @@ class Adafactor(Optimizer):
 
     Args:
         params: Tensors or parameter groups. A group may say what its tensors are: `kind` (a
-            `TensorKind`, default `"weight"`), `weight_rms` (one number a tensor: RMS of the frozen
-            weight of its layer) and `alpha` (of the LoRA); only `scale_parameter="weight"` asks.
+            `TensorKind`, default `"weight"`), `weight_rms` and `fan_in` (one number a tensor: RMS
+            of the frozen weight of its layer, and inputs of that) and `alpha` (of the LoRA); only
+            `scale_parameter="weight"` asks.
             `surefoot.optim.parameter_groups` makes such groups of a model.
         lr: Learning rate; not used with `relative_step`.
         relative_step: Take `min(1e-2, 1/sqrt(t))` as the learning rate (paper, section 8).
@@ -116,6 +118,7 @@ class Adafactor(Optimizer):
                 "seed": seed,
                 "kind": "weight",
                 "weight_rms": [],
+                "fan_in": [],
                 "alpha": 1.0,
             },
         )
@@ -223,8 +226,12 @@ class Adafactor(Optimizer):
         if held is None or held[0] != made_of:
             states = cast(MutableMapping[Tensor, State], self.state)
             before = sum(len(earlier["params"]) for earlier in self.param_groups[:index])
-            layers = group["weight_rms"] or [1.0] * len(parameters)
-            floors = [_scale(group, weight_rms).floor for weight_rms in layers]
+            sizes = group["weight_rms"] or [0.0] * len(parameters)
+            fans = group["fan_in"] or [0] * len(parameters)
+            floors = [
+                _scale(group, weight_rms, fan_in).floor
+                for weight_rms, fan_in in zip(sizes, fans, strict=True)
+            ]
             stacks = build_stacks(parameters, floors, before, states)
             self._places = {}
             self._stacks[index] = held = (made_of, stacks)
@@ -239,7 +246,7 @@ class Adafactor(Optimizer):
             rule = Rule(
                 new=float(step ** group["decay_rate"]),
                 rate=rate,
-                slope=_scale(group, 1.0).slope,
+                slope=_scale(group).slope,
                 eps1=group["eps1"],
                 clip_threshold=group["clip_threshold"],
                 beta1=group["beta1"],
@@ -262,11 +269,12 @@ def _gradients(parameters: Sequence[Tensor]) -> list[Tensor | None]:
     return found
 
 
-def _scale(group: AdafactorGroup, weight_rms: float) -> StepScale:
+def _scale(group: AdafactorGroup, weight_rms: float = 0.0, fan_in: int = 0) -> StepScale:
     return step_scale(
         group["kind"],
         group["scale_parameter"],
         weight_rms=weight_rms,
+        fan_in=fan_in,
         alpha=group["alpha"],
         eps2=group["eps2"],
     )
@@ -303,13 +311,12 @@ def _check_layers(group: AdafactorGroup) -> None:
         raise ValueError(f"alpha must be greater than 0, but is {group['alpha']}")
     if not all(0 <= rms < math.inf for rms in group["weight_rms"]):
         raise ValueError(f"weight_rms must be numbers from 0 on, but are {group['weight_rms']}")
-    if group["weight_rms"] and len(group["weight_rms"]) != len(group["params"]):
-        raise ValueError(
-            f"a group of {len(group['params'])} tensors has {len(group['weight_rms'])} weight_rms"
-        )
-    needs_layer = group["scale_parameter"] == "weight" and group["kind"] == "lora_up"
-    if needs_layer and not group["weight_rms"]:
-        raise ValueError('scale_parameter="weight" needs the weight_rms of each lora_up')
+    for name in ("weight_rms", "fan_in"):
+        given = len(group[name])
+        if given and given != len(group["params"]):
+            raise ValueError(f"a group of {len(group['params'])} tensors has {given} {name}")
+        if not given and group["scale_parameter"] == "weight" and group["kind"] == "lora_up":
+            raise ValueError(f'scale_parameter="weight" needs the {name} of each lora_up')
 
 
 def _check_dtypes(group: AdafactorGroup) -> None:

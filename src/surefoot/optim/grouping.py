@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from surefoot.optim.adapter_layers import Adapter, find_adapters, listed
 from surefoot.optim.frozen_weight import frozen_weight
 from surefoot.optim.root_mean_square import root_mean_squares
-from surefoot.optim.scaling import LORA_UP_FACTOR, TensorKind
+from surefoot.optim.scaling import TensorKind, lora_up_factor, usual_rms
 
 
 class Trained(Protocol):
@@ -40,6 +40,11 @@ class Trained(Protocol):
         ...
 
     @property
+    def fan_in(self) -> int:
+        """Inputs of the layer for adapters, kernel included; 0 outside them."""
+        ...
+
+    @property
     def alpha(self) -> float:
         """LoRA's alpha; 1.0 outside adapters."""
         ...
@@ -51,6 +56,7 @@ class _Trained:
     parameter: nn.Parameter
     kind: TensorKind
     weight_rms: float
+    fan_in: int = 0
     alpha: float = 1.0
 
 
@@ -98,7 +104,7 @@ def parameter_groups(model: nn.Module) -> list[dict[str, object]]:
     records = {id(item.parameter): item for item in _records(adapters, places)}
     return group_by_kind(
         [
-            _Trained(name, value, record.kind, record.weight_rms, record.alpha)
+            _Trained(name, value, record.kind, record.weight_rms, record.fan_in, record.alpha)
             for name, value in named
             for record in (records[id(value)],)
         ]
@@ -116,6 +122,7 @@ def group_by_kind(trained: Iterable[Trained]) -> list[dict[str, object]]:
                 "kind": kind,
                 "alpha": alpha,
                 "weight_rms": [item.weight_rms for item in found],
+                "fan_in": [item.fan_in for item in found],
             }
         )
     return groups
@@ -154,10 +161,11 @@ def _places(model: nn.Module) -> Iterator[_Place]:
             if parameter.requires_grad and id(parameter) not in seen:
                 seen.add(id(parameter))
                 kind = parameter_kind(module, leaf, parameter)
-                yield _Place(parameter, kind, _fan_in(module, parameter, kind))
+                yield _Place(parameter, kind, fan_in_of(module, parameter, kind))
 
 
-def _fan_in(module: nn.Module, parameter: Tensor, kind: TensorKind) -> int:
+def fan_in_of(module: nn.Module, parameter: Tensor, kind: TensorKind) -> int:
+    """Inputs of the layer that holds a weight or bias, kernel included; 0 for what has none."""
     match kind:
         case "weight":
             return math.prod(parameter.shape[1:])
@@ -191,18 +199,10 @@ def _records(adapters: Sequence[Adapter], places: Sequence[_Place]) -> Iterator[
         raise ValueError(listed(problems))
     own = dict(zip(map(id, tensors), measured[len(adapters) :], strict=True))
     for place in places:
-        rms = own[id(place.parameter)] or _usual_rms(place.fan_in)
+        rms = own[id(place.parameter)] or usual_rms(place.fan_in)
         yield _Trained("", place.parameter, place.kind, rms)
     for adapter, weight_rms, fan_in in zip(adapters, measured, fan_ins, strict=False):
-        yield from _adapter_records(adapter, weight_rms or _usual_rms(fan_in), fan_in, own)
-
-
-def _usual_rms(fan_in: int) -> float:
-    """RMS of what torch draws for a linear layer or convolution, 0 where there is no such layer.
-
-    Uniform within 1 / sqrt(fan in), for the weight and the bias.
-    """
-    return 1.0 / math.sqrt(3.0 * fan_in) if fan_in else 0.0
+        yield from _adapter_records(adapter, weight_rms or usual_rms(fan_in), fan_in, own)
 
 
 def _adapter_records(
@@ -213,14 +213,14 @@ def _adapter_records(
     # The product of scale and rank is rounded, so that alpha / rank * rank is alpha again.
     alpha = float(f"{abs(adapter.scale) * adapter.rank:.12g}")
     share = _as_lora(adapter, zero, fan_in, own)
-    yield _Trained("", zero, "lora_up", weight_rms * share, alpha)
+    yield _Trained("", zero, "lora_up", weight_rms * share, fan_in, alpha)
     for factor in adapter.factors():
         if factor is not zero:
-            yield _Trained("", factor, "lora_down", weight_rms, alpha)
+            yield _Trained("", factor, "lora_down", weight_rms, fan_in, alpha)
     for magnitude in adapter.magnitudes:
-        yield _Trained("", magnitude, "magnitude", weight_rms, alpha)
+        yield _Trained("", magnitude, "magnitude", weight_rms, fan_in, alpha)
     for bias in adapter.biases:
-        yield _Trained("", bias, "bias", _usual_rms(fan_in))
+        yield _Trained("", bias, "bias", usual_rms(fan_in))
 
 
 def _as_lora(adapter: Adapter, zero: nn.Parameter, fan_in: int, own: Mapping[int, float]) -> float:
@@ -251,5 +251,5 @@ def _as_lora(adapter: Adapter, zero: nn.Parameter, fan_in: int, own: Mapping[int
             "gets a gradient; initialise all but one"
         )
     if meets:
-        return math.sqrt(adapter.rank) * _usual_rms(fan_in) / reach
-    return adapter.rank / (LORA_UP_FACTOR * reach)
+        return math.sqrt(adapter.rank) * usual_rms(fan_in) / reach
+    return adapter.rank / (lora_up_factor(fan_in) * reach)

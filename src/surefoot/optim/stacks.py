@@ -144,9 +144,14 @@ def begin(run: Run, rule: Rule) -> None:
         if not state:
             state.update(_moment_views(stack.moment[index], stack.rows, parameter))
             stack.registry[parameter] = state
-        if momentum and "momentum" not in state:
+        # What an option that was on left behind says nothing about the steps since it is off.
+        if not momentum:
+            state.pop("momentum", None)
+        elif "momentum" not in state:
             state["momentum"] = torch.zeros_like(parameter, dtype=torch.float32)
-        if compensation and "compensation" not in state:
+        if not compensation:
+            state.pop("compensation", None)
+        elif "compensation" not in state:
             state["compensation"] = torch.zeros_like(parameter)
         state["step"] = run.step
 

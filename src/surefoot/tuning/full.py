@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping
 
 from torch import nn
 
-from surefoot.optim.grouping import parameter_kind
+from surefoot.optim.grouping import fan_in_of, parameter_kind
 from surefoot.optim.root_mean_square import root_mean_squares
-from surefoot.optim.scaling import TensorKind
+from surefoot.optim.scaling import TensorKind, usual_rms
 from surefoot.tuning.layers import TuningError
 from surefoot.tuning.trainable import Trainable, Tuned
 
@@ -30,16 +30,16 @@ def attach(parts: Mapping[str, nn.Module]) -> Tuned:
     problems = list(_problems(parts))
     if problems:
         raise TuningError("\n".join(problems))
-    found: dict[int, tuple[str, nn.Parameter, TensorKind]] = {}
+    found: dict[int, tuple[str, nn.Parameter, TensorKind, int]] = {}
     for name, part in parts.items():
         part.float().requires_grad_(True)
-        for path, parameter, kind in _parameters(part):
-            found.setdefault(id(parameter), (f"{name}.{path}", parameter, kind))
+        for path, parameter, kind, fan_in in _parameters(part):
+            found.setdefault(id(parameter), (f"{name}.{path}", parameter, kind, fan_in))
     trained = list(found.values())
-    sizes = root_mean_squares(parameter for _, parameter, _ in trained)
+    sizes = root_mean_squares(parameter for _, parameter, _, _ in trained)
     trainables = tuple(
-        Trainable(name, parameter, kind, weight_rms=rms, alpha=1.0, rank=0)
-        for (name, parameter, kind), rms in zip(trained, sizes, strict=True)
+        Trainable(name, parameter, kind, rms or usual_rms(fan_in), fan_in=0, alpha=1.0, rank=0)
+        for (name, parameter, kind, fan_in), rms in zip(trained, sizes, strict=True)
     )
     return Tuned(trainables=trainables, layers=())
 
@@ -57,11 +57,9 @@ def _problems(parts: Mapping[str, nn.Module]) -> Iterator[str]:
             )
 
 
-def _parameters(part: nn.Module) -> Iterator[tuple[str, nn.Parameter, TensorKind]]:
+def _parameters(part: nn.Module) -> Iterator[tuple[str, nn.Parameter, TensorKind, int]]:
     for path, module in part.named_modules():
         for leaf, parameter in module.named_parameters(recurse=False):
-            yield (
-                (f"{path}.{leaf}" if path else leaf),
-                parameter,
-                parameter_kind(module, leaf, parameter),
-            )
+            kind = parameter_kind(module, leaf, parameter)
+            name = f"{path}.{leaf}" if path else leaf
+            yield name, parameter, kind, fan_in_of(module, parameter, kind)

@@ -69,6 +69,11 @@ class AdapterLayer(nn.Module, ABC):
         return self.alpha / self.rank
 
     @property
+    def fan_in(self) -> int:
+        """Inputs of the layer, kernel included."""
+        return self.lora_down[0].numel()
+
+    @property
     def weight(self) -> Tensor:
         """The frozen weight."""
         return self.base.weight

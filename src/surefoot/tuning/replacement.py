@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from surefoot.optim.root_mean_square import root_mean_squares
-from surefoot.optim.scaling import TensorKind
+from surefoot.optim.scaling import TensorKind, usual_rms
 from surefoot.tuning.layers import AdaptableLayer, AdapterLayer, TuningError
 from surefoot.tuning.trainable import Trainable, Tuned
 
@@ -64,7 +64,8 @@ def _trainables(layer: AdapterLayer, weight_rms: float) -> Iterator[Trainable]:
             name=f"{layer.path}.{name}",
             parameter=parameter,
             kind=KINDS[name],
-            weight_rms=weight_rms,
+            weight_rms=weight_rms or usual_rms(layer.fan_in),
+            fan_in=layer.fan_in,
             alpha=layer.alpha,
             rank=layer.rank,
         )

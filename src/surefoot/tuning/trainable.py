@@ -21,7 +21,8 @@ class Trainable:
         parameter: The tensor itself, as the model holds it.
         kind: What it is.
         weight_rms: RMS of the frozen weight of the layer for adapters; its own at the start for
-            full fine-tuning.
+            full fine-tuning. What is zero counts as drawn by torch (`usual_rms`).
+        fan_in: Inputs of that layer, kernel included; 0 outside adapters.
         alpha: LoRA's alpha; 1.0 outside adapters.
         rank: LoRA's rank; 0 outside adapters.
     """
@@ -30,6 +31,7 @@ class Trainable:
     parameter: nn.Parameter
     kind: TensorKind
     weight_rms: float
+    fan_in: int
     alpha: float
     rank: int
 
