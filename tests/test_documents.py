@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from surefoot.config.load import load
+from surefoot.config.load import UNIONS, load
 from surefoot.wording import WORDS
 
 ROOT = Path(__file__).parents[1]
@@ -59,6 +59,12 @@ def test_every_code_has_a_section_in_the_page_of_findings() -> None:
     assert re.findall(r"^### (SF\d{3})$", page, re.MULTILINE) == sorted(WORDS)
 
 
+def test_the_page_of_optimizers_names_every_kind() -> None:
+    page = (ROOT / "docs" / "optimizers" / "README.md").read_text(encoding="utf-8")
+    linked = set(re.findall(r"\]\((\w+)\.md\)", page))
+    assert linked == set(UNIONS["optimizer"])
+
+
 @pytest.mark.parametrize("readme", READMES)
 def test_run_toml_of_the_readme_is_one(readme: str, tmp_path: Path) -> None:
     text = (ROOT / readme).read_text(encoding="utf-8")
@@ -78,10 +84,12 @@ def test_run_toml_of_the_readme_is_one(readme: str, tmp_path: Path) -> None:
         "docs/adafactor-study.zh-CN.md",
         "docs/use-adafactor-anywhere.md",
         "docs/use-adafactor-anywhere.zh-CN.md",
+        "docs/optimizers/README.md",
+        *(f"docs/optimizers/{kind}.md" for kind in UNIONS["optimizer"]),
     ],
 )
 def test_files_that_a_page_links_to_are_there(page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
     links = [link for link in re.findall(r"\]\(([^)#]+)\)", text) if "://" not in link]
-    assert links
+    assert links or page.startswith("docs/optimizers/")
     assert [link for link in links if not (ROOT / page).parent.joinpath(link).exists()] == []

@@ -62,12 +62,21 @@ def test_automatic_values_are_all_resolved(run_file: Path) -> None:
         (("optimizer.kind=adamw",), 1e-4),
         (("optimizer.kind=adamw", "tuning.kind=full"), 1e-5),
         (("optimizer.kind=adamw", "optimizer.lr=3e-4"), 3e-4),
+        (("optimizer.kind=lion",), 1e-4 / 5),
+        (("optimizer.kind=lion", "tuning.kind=full"), 1e-5 / 5),
+        (("optimizer.kind=came",), 1e-4 / 2),
+        (("optimizer.kind=muon",), 1e-4),
+        (("optimizer.kind=schedule_free_adamw",), 3e-4),
+        (("optimizer.kind=prodigy", "tuning.kind=full"), 1.0),
+        (("optimizer.kind=prodigy_plus",), 1.0),
+        (("optimizer.kind=pytorch_optimizer", "optimizer.name=DAdaptLion"), 1.0),
+        (("optimizer.kind=pytorch_optimizer", "optimizer.name=AdaBelief"), 1e-4),
     ],
 )
 def test_automatic_rate_is_relative_or_the_customary_one(
     overrides: tuple[str, ...], lr: float, run_file: Path
 ) -> None:
-    assert plan_of(run_file, *overrides).lr == lr
+    assert plan_of(run_file, *overrides).lr == pytest.approx(lr)
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ class StepRow:
     weight, `fan_in` the inputs of that layer.
     `first` and `total` are per element: at the first step, and over the run if every step went
     the same way. `layer_change` is how far `total` could change the layer, relative to its weight.
+    Not `known`: the optimizer finds its learning rate in the run, and these are with a rate of 1.
     """
 
     kind: str
@@ -38,6 +39,7 @@ class StepRow:
     first: float
     total: float
     layer_change: float
+    known: bool = True
 
 
 @dataclass(frozen=True)

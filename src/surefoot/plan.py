@@ -13,13 +13,14 @@ from pydantic import TypeAdapter
 
 from surefoot.builtin import BUILTIN_MODEL
 from surefoot.config.load import Loaded
-from surefoot.config.optimizer import AdamWConfig
+from surefoot.config.optimizer import AdafactorConfig
 from surefoot.config.run import RunConfig
 from surefoot.config.tuning import FullConfig, TuningConfig
 from surefoot.content import content_digest
 from surefoot.families.facts import FAMILIES, FamilyFacts, Prediction
 from surefoot.finding import StepRow
 from surefoot.formats.files import write_whole
+from surefoot.optim.facts import facts_of
 from surefoot.optim.schedules import Schedule
 from surefoot.sheet import effective_steps, planned_schedule, trained_tensors
 from surefoot.sizes import Bytes, bytes_of
@@ -271,10 +272,15 @@ def _lr(config: RunConfig, facts: FamilyFacts) -> float:
     optimizer = config.optimizer
     if optimizer.lr != "auto":
         return optimizer.lr
-    absolute = facts.full_lr if isinstance(config.tuning, FullConfig) else facts.adapter_lr
-    if isinstance(optimizer, AdamWConfig) or optimizer.scale_parameter is False:
-        return absolute
-    return 1e-2
+    if isinstance(optimizer, AdafactorConfig) and optimizer.scale_parameter is not False:
+        return 1e-2
+    known = facts_of(optimizer)
+    return 1.0 if known.finds_rate else known.rate * customary_rate(config, facts)
+
+
+def customary_rate(config: RunConfig, facts: FamilyFacts) -> float:
+    """AdamW's usual learning rate for the family and the tuning."""
+    return facts.full_lr if isinstance(config.tuning, FullConfig) else facts.adapter_lr
 
 
 def _prediction(config: RunConfig, model: ModelSurvey) -> Prediction:

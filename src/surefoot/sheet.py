@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import assert_never
 
-from surefoot.config.optimizer import AdafactorConfig, AdamWConfig
+from surefoot.config.optimizer import AdafactorConfig
 from surefoot.config.run import RunConfig
 from surefoot.config.schedule import (
     ConstantConfig,
@@ -21,8 +21,10 @@ from surefoot.config.schedule import (
 from surefoot.config.tuning import DoraConfig, FullConfig, TuningConfig
 from surefoot.finding import StepRow
 from surefoot.formats.headers import TensorHeader
+from surefoot.optim.facts import facts_of
 from surefoot.optim.scaling import StepScale, TensorKind, lora_up_factor, step_scale, usual_rms
 from surefoot.optim.schedules import Schedule, relative_rate, steps_of_share
+from surefoot.optim.steady import steady_steps
 from surefoot.survey import ModelSurvey
 
 
@@ -33,7 +35,7 @@ class PlannedTensor:
     Attributes:
         rms: Its own root mean square at the start.
         weight_rms: That of the weight of its layer; `layer_in` is the length of the weight's rows.
-        factors: Rows and columns of the matrix that Adafactor sees; empty for a vector.
+        shape: As the optimizer sees it.
     """
 
     kind: TensorKind
@@ -43,7 +45,7 @@ class PlannedTensor:
     alpha: float
     rank: int
     layer_in: int
-    factors: tuple[int, ...] = ()
+    shape: tuple[int, ...] = ()
 
 
 ORDER: tuple[TensorKind, ...] = (
@@ -78,9 +80,8 @@ def _whole_parts(tuning: FullConfig, model: ModelSurvey) -> Iterable[PlannedTens
             rms = model.parts[part].rms(name)
             width = math.prod(header.shape[1:])
             kind = _kind(name, header.shape)
-            factors = (header.shape[0], width) if len(header.shape) >= 2 else ()
             usual = rms or usual_rms(_fan_in(name, kind, model.parts[part].headers))
-            yield PlannedTensor(kind, header.numbers, rms, usual, 1.0, 0, width, factors)
+            yield PlannedTensor(kind, header.numbers, rms, usual, 1.0, 0, width, header.shape)
 
 
 def _fan_in(name: str, kind: TensorKind, headers: Mapping[str, TensorHeader]) -> int:
@@ -107,16 +108,16 @@ def _adapter(
     # Kaiming with a = sqrt(5) is uniform in +-1/sqrt(width): RMS 1/sqrt(3 width). The kernel is
     # in `lora_down`, so this holds for convolutions too.
     down_rms = 1.0 / math.sqrt(3 * width)
+    kernel = header.shape[2:]
+    up, down = (out, rank, *(1 for _ in kernel)), (rank, *header.shape[1:])
     tensors = [
-        PlannedTensor("lora_up", out * rank, 0.0, weight_rms, alpha, rank, width, (out, rank)),
-        PlannedTensor(
-            "lora_down", width * rank, down_rms, weight_rms, alpha, rank, width, (rank, width)
-        ),
+        PlannedTensor("lora_up", out * rank, 0.0, weight_rms, alpha, rank, width, up),
+        PlannedTensor("lora_down", width * rank, down_rms, weight_rms, alpha, rank, width, down),
     ]
     if isinstance(tuning, DoraConfig):
         # The row norms of W: their mean square is the width times that of W.
         rms = weight_rms * math.sqrt(width)
-        tensors.append(PlannedTensor("magnitude", out, rms, weight_rms, alpha, rank, width))
+        tensors.append(PlannedTensor("magnitude", out, rms, weight_rms, alpha, rank, width, (out,)))
     return tensors
 
 
@@ -124,12 +125,11 @@ def effective_steps(
     tensors: list[PlannedTensor], config: RunConfig, lr: float
 ) -> tuple[StepRow, ...]:
     """One row for each kind of tensor; its steps are those of the tensor with the median step."""
-    rates = _rates(config, lr)
     rows: list[StepRow] = []
     for kind in ORDER:
         members = [tensor for tensor in tensors if tensor.kind == kind]
         if members:
-            rows.append(_row(kind, members, config, rates))
+            rows.append(_row(kind, members, config, _steps(config, lr, kind)))
     return tuple(rows)
 
 
@@ -146,9 +146,10 @@ def _row(
         rms=_median([tensor.rms for tensor in members]),
         weight_rms=middle.weight_rms,
         fan_in=middle.layer_in,
-        first=scale.at(middle.rms) * rates[0],
+        first=scale.at(middle.rms) * next((rate for rate in rates if rate), 0.0),
         total=total,
         layer_change=_layer_change(middle, total),
+        known=not facts_of(config.optimizer).finds_rate,
     )
 
 
@@ -164,8 +165,8 @@ def _middle(members: list[PlannedTensor], config: RunConfig) -> PlannedTensor:
 
 def _scale(tensor: PlannedTensor, config: RunConfig) -> StepScale:
     optimizer = config.optimizer
-    if isinstance(optimizer, AdamWConfig):
-        return StepScale(slope=0.0, floor=1.0)  # Adam's step is lr for a steady gradient
+    if not isinstance(optimizer, AdafactorConfig):
+        return StepScale(slope=0.0, floor=1.0)  # only Adafactor scales by a tensor's size
     return step_scale(
         tensor.kind,
         optimizer.scale_parameter,
@@ -176,12 +177,10 @@ def _scale(tensor: PlannedTensor, config: RunConfig) -> StepScale:
     )
 
 
-def _rates(config: RunConfig, lr: float) -> list[float]:
-    """The learning rate of every step, times the share of a steady update that momentum lets by."""
-    optimizer, rates = config.optimizer, _scheduled(config, lr)
-    if isinstance(optimizer, AdamWConfig):  # which corrects its momentum for the start from zero
-        return rates
-    return [rate * (1 - optimizer.beta1**step) for step, rate in enumerate(rates, start=1)]
+def _steps(config: RunConfig, lr: float, kind: TensorKind) -> list[float]:
+    """The step of a steady gradient at every step, before Adafactor's scaling."""
+    shares = steady_steps(config.optimizer, kind)
+    return [rate * share for rate, share in zip(_scheduled(config, lr), shares, strict=False)]
 
 
 def _scheduled(config: RunConfig, lr: float) -> list[float]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from surefoot.config.optimizer import AdafactorConfig
 from surefoot.config.run import RunConfig
 from surefoot.config.tuning import FullConfig
+from surefoot.optim.facts import facts_of
+from surefoot.optim.memory import remembered_bytes
 from surefoot.sheet import PlannedTensor
 
 _FP32 = 4
@@ -58,8 +59,12 @@ def bytes_of(
         model_bytes: Size of the base model in fp32, which full fine-tuning writes anew.
     """
     trained = _FP32 * sum(tensor.numbers for tensor in tensors)
-    optimizer = _FP32 * sum(_optimizer_numbers(config, tensor) for tensor in tensors)
+    optimizer = sum(
+        remembered_bytes(config.optimizer, tensor.kind, tensor.shape) for tensor in tensors
+    )
     ema = 0 if config.train.ema == "off" else trained
+    # A checkpoint also holds the weights to show, where they are not the trained ones.
+    shown = trained if ema or facts_of(config.optimizer).averages else 0
     mirrored = 2 if config.data.flip else 1
     whole_model = isinstance(config.tuning, FullConfig)
     return Bytes(
@@ -67,16 +72,8 @@ def bytes_of(
         gradients=trained,
         optimizer=optimizer,
         ema=ema,
-        checkpoint=trained + optimizer + ema,
+        checkpoint=trained + optimizer + shown,
         export=model_bytes if whole_model else trained,
         # Mean and standard deviation, fp32.
         cache=0 if config.data.cache == "off" else 2 * _FP32 * pictures * latent_numbers * mirrored,
     )
-
-
-def _optimizer_numbers(config: RunConfig, tensor: PlannedTensor) -> int:
-    optimizer = config.optimizer
-    if not isinstance(optimizer, AdafactorConfig):
-        return 2 * tensor.numbers
-    momentum = tensor.numbers if optimizer.beta1 > 0 else 0
-    return momentum + (sum(tensor.factors) if tensor.factors else tensor.numbers)

@@ -21,6 +21,7 @@ from surefoot.finding import Finding, Level
 from surefoot.formats.headers import TensorHeader, read_header, sampled_rms
 from surefoot.formats.original import loaded_names
 from surefoot.formats.settings import Fault, Settings, read_or_note
+from surefoot.optim.arguments import optimizer_findings
 
 ModelSource = Literal["folder", "single_file"]
 Device = Literal["cpu", "cuda", "mps"]
@@ -82,7 +83,7 @@ class Survey:
 def survey(loaded: Loaded) -> Survey:
     """Looks at everything that the run names; problems become findings, all at once."""
     config = loaded.config
-    findings: list[Finding] = []
+    findings = optimizer_findings(config.optimizer)
     model = _survey_model(loaded, findings)
     need_captions = config.data.captions == "required"
     data = tuple(

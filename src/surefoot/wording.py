@@ -9,16 +9,7 @@ from dataclasses import dataclass
 
 from surefoot.finding import Finding, Level, Value
 from surefoot.language import N_, _
-
-
-@dataclass(frozen=True)
-class Words:
-    """Templates; names in braces are keys of a finding's `values`."""
-
-    sentence: str
-    notes: tuple[str, ...] = ()
-    helps: tuple[str, ...] = ()
-
+from surefoot.optimizer_words import OPTIMIZER_WORDS, Words
 
 WORDS: dict[str, Words] = {
     "SF001": Words(
@@ -219,6 +210,7 @@ WORDS: dict[str, Words] = {
            "everywhere, {times:.0f} times the RMS of the weights' usual step"),
         helps=(N_("set relative_step = false and a learning rate near {lr:.0e}"),),
     ),
+    **OPTIMIZER_WORDS,
     "SF131": Words(
         N_("the warm-up is given twice: warmup_steps = {steps} and warmup_fraction = {fraction:g}"),
         helps=(N_("remove one of the two"),),
@@ -288,7 +280,7 @@ _LEVEL_WORDS: dict[Level, str] = {
 
 
 # Only these values can be words of ours; all others are names, such as that of a file "error".
-_WORDS_AS_VALUES = frozenset({"detail", "outcome", "reason", "shape"})
+_WORDS_AS_VALUES = frozenset({"detail", "needs", "outcome", "reason", "shape"})
 
 
 @dataclass(frozen=True)

@@ -72,3 +72,11 @@ def test_rows_of_a_finding_are_shown_with_it() -> None:
 def test_count_names_every_level() -> None:
     findings = [CLIPPED, CLIPPED, Finding("SF048", "error", "")]
     assert render_count(findings) == "errors: 1, warnings: 2, notes: 0"
+
+
+def test_step_that_the_run_will_find_is_not_guessed() -> None:
+    row = StepRow("lora_up", 70, 278_528, 0.0, 0.05, 768, 1.0, 100.0, 15.0, known=False)
+    _head, line = sheet_lines((row,))
+    assert line.split() == [
+        "lora_up", "70", "278,528", "0", "found", "in", "the", "run", "-", "-",
+    ]  # fmt: skip

@@ -10,6 +10,7 @@ import pytest
 from surefoot.check.render import render_finding
 from surefoot.check.rules import RULES, review
 from surefoot.finding import LEVELS, Finding
+from tests.check.optimizer_cases import OPTIMIZER_CASES
 from tests.check.rule_cases import SCHEDULE_CASES, Case
 from tests.run_files import look, write_pictures, write_run
 
@@ -166,6 +167,7 @@ CASES = (
         {"count": 2, "pictures": 2, "resolution": 96, "example": "0.png", "factor": 1.5},
         "data.folders",
     ),
+    *(Case(*case) for case in OPTIMIZER_CASES),
 )
 BY_CODE = {case.code: case for case in CASES}
 

@@ -70,6 +70,33 @@ adamw = section(
     eps=positive(1),
     weight_decay=st.floats(0, 1),
 )
+decays = st.floats(0, 0.9999)
+libraries = (
+    section(
+        {"kind": st.just("muon")},
+        lr=positive(10) | st.just("auto"),
+        nesterov=st.booleans(),
+        ns_steps=st.integers(1, 20),
+    )
+    | section(
+        {"kind": st.just("prodigy")},
+        beta3=decays | st.just("auto"),
+        growth_rate=st.floats(1.01, 2) | st.just("off"),
+        d0=positive(1),
+    )
+    | section(
+        {"kind": st.just("pytorch_optimizer"), "name": st.just("AdaBelief")},
+        arguments=st.dictionaries(
+            st.from_regex(r"[a-z_]{1,9}", fullmatch=True),
+            st.booleans()
+            | st.integers(-9, 9)
+            | st.floats(-9, 9)
+            | text
+            | st.lists(st.integers(0, 9) | st.floats(0, 9) | st.booleans(), max_size=3),
+            max_size=4,
+        ),
+    )
+)
 folders = st.lists(section({"path": paths}, repeats=counts), min_size=1, max_size=3)
 documents = section(
     {
@@ -100,7 +127,7 @@ documents = section(
     folder=paths,
     seed=st.integers(0, 2**63 - 1),
     tuning=adapter("dora") | adapter("lora") | section({"kind": st.just("full")}, parts=parts),
-    optimizer=adafactor | adamw,
+    optimizer=adafactor | adamw | libraries,
     schedule=schedule("constant")
     | schedule("linear", end_factor=st.floats(0, 1))
     | schedule("cosine", end_factor=st.floats(0, 1))

@@ -52,7 +52,8 @@ def test_every_line_of_a_run_is_a_whole_json_object(values: dict[str, Any], tmp_
     names = [event["event"] for event in events]
     assert names[0] == "started"
     assert names[-1] == "finished"
-    assert set(names) == {"started", "validation", "preview", "step", "checkpoint", "finished"}
+    once = {"started", "validation", "preview", "checkpoint", "finished"}
+    assert set(names) == once | {"step", "rate"}
     assert [event["step"] for event in events if event["event"] == "step"] == [1, 2, 3, 4, 5, 6]
     times = [event["time"] for event in events]
     assert times == sorted(times)
@@ -104,7 +105,7 @@ def test_tensorboard_shows_the_losses_of_the_events(values: dict[str, Any], tmp_
         }
         assert scalars(small.folder, f"{event}/loss") == pytest.approx(written)
     assert list(scalars(small.folder, "validation/loss")) == [0, 3, 6]
-    assert list(scalars(small.folder, "step/lr")) == [1, 2, 3, 4, 5, 6]
+    assert list(scalars(small.folder, "rate/lora_up")) == [1, 2, 3, 4, 5, 6]
 
 
 def test_tensorboard_shows_each_step_of_a_resumed_run_once(tmp_path: Path) -> None:

@@ -261,11 +261,15 @@ def test_learning_rate_warms_up_and_falls_along_half_a_cosine(
     values: dict[str, Any], tmp_path: Path
 ) -> None:
     small = prepare(
-        tmp_path, values, train__steps=6, schedule={"kind": "cosine", "warmup_steps": 2}
+        tmp_path,
+        values,
+        train__steps=6,
+        schedule={"kind": "cosine", "warmup_steps": 2},
+        optimizer={"kind": "adamw", "lr": 0.01},
     )
     train(small)
     expected = [1 / 3, 2 / 3, *(0.5 + 0.5 * np.cos(np.pi * np.arange(4) / 4))]
-    rates = [event["lr"] for event in events_of(small, "step")]
+    rates = [event["lora_down"] for event in events_of(small, "rate")]
     np.testing.assert_allclose(rates, 0.01 * np.array(expected))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from surefoot.config.optimizer import AdafactorConfig
+from surefoot.config.optimizer_libraries import NamedOptimizerConfig
 from surefoot.language import _
 from surefoot.plan import Plan
 
@@ -86,7 +87,7 @@ def _optimizer(plan: Plan) -> str:
         if optimizer.relative_step:
             return f"{name}, relative_step"
     else:
-        name = "adamw"
+        name = optimizer.name if isinstance(optimizer, NamedOptimizerConfig) else optimizer.kind
     warmup = _(", warm-up {steps}").format(steps=schedule.warmup_steps)
     return f"{name}, lr {plan.lr:g} {schedule.kind}{warmup if schedule.warmup_steps else ''}"
 

@@ -86,6 +86,9 @@ def _padded(cell: str, width: int) -> str:
 
 def _cells(row: StepRow) -> tuple[str, ...]:
     relative = f"{_percent(row.first / row.rms)}" if row.rms else "-"
+    if not row.known:
+        found = _("found in the run")
+        return (row.kind, str(row.tensors), f"{row.numbers:,}", f"{row.rms:.2g}", found, "-", "-")
     if row.kind == "lora_up":
         run = _("the layer by {percent}").format(percent=_percent(row.layer_change))
     else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+from surefoot.check.optimizer_rules import OPTIMIZER_RULES
 from surefoot.config.optimizer import AdafactorConfig
 from surefoot.config.schedule import ConstantConfig, CosineRestartsConfig
 from surefoot.config.tuning import FullConfig
@@ -294,6 +295,7 @@ RULES: tuple[Rule, ...] = (
     average_longer_than_run,
     relative_rate_too_high,
     unscaled_relative_step,
+    *OPTIMIZER_RULES,
     wrong_prediction,
     targets_that_match_nothing,
     resolution_that_does_not_fit,

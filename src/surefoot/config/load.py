@@ -8,12 +8,13 @@ import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast, get_args
+from typing import cast, get_args, get_origin
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
 
-from surefoot.config.optimizer import AdafactorConfig, AdamWConfig
+from surefoot.config.optimizer import OptimizerConfig
+from surefoot.config.optimizer_libraries import averages_itself
 from surefoot.config.overrides import override, with_overrides
 from surefoot.config.run import RunConfig
 from surefoot.config.schedule import (
@@ -33,7 +34,10 @@ from surefoot.language import N_
 # The sections that are told apart by `kind`, by their place in the file.
 UNIONS: dict[str, dict[str, type[BaseModel]]] = {
     "tuning": {"full": FullConfig, "lora": LoraConfig, "dora": DoraConfig},
-    "optimizer": {"adafactor": AdafactorConfig, "adamw": AdamWConfig},
+    "optimizer": {
+        model.model_fields["kind"].default: model
+        for model in get_args(get_args(OptimizerConfig)[0])
+    },
     "schedule": {
         "constant": ConstantConfig,
         "linear": LinearConfig,
@@ -127,6 +131,12 @@ def _document(
         values = {"file": str(path), "reason": str(error)}
         raise Refused([Finding("SF002", "error", "", dict(values))]) from None
     problems = [problem for item in overrides if (problem := override(document, item))]
+    optimizer = document.get("optimizer")
+    if isinstance(optimizer, dict) and averages_itself(cast(dict[str, object], optimizer)):
+        # Its average takes a schedule's place; any other than this has to be asked for.
+        schedule = document.setdefault("schedule", {})
+        if isinstance(schedule, dict):
+            cast(dict[str, object], schedule).setdefault("kind", "constant")
     for section, kind in _DEFAULT_KINDS.items():
         table = document.get(section)
         if isinstance(table, dict):
@@ -197,18 +207,28 @@ def _place(error: ErrorDetails) -> tuple[str, list[str]]:
     """The dotted path in the file, without the tags of unions; the names known there."""
     model: type[BaseModel] = RunConfig
     path: list[str] = []
+    free = False  # within a table whose keys are the user's own
     location = error["loc"]
     for index, part in enumerate(location):
         if len(path) == 1 and part in UNIONS.get(path[0], {}):
             model = UNIONS[path[0]][str(part)]
+        elif free:
+            path.append(str(part))
+            free = False
         elif isinstance(part, int) or part in model.model_fields:
             path.append(str(part))
+            free = _is_table(model, str(part))
             model = _inner(model, str(part))
         elif error["type"] == "extra_forbidden" and index == len(location) - 1:
             path.append(part)
     if error["type"].startswith("union_tag"):
         path.append("kind")
     return ".".join(path), list(model.model_fields)
+
+
+def _is_table(model: type[BaseModel], name: str) -> bool:
+    field = model.model_fields.get(name)
+    return field is not None and get_origin(field.annotation) is dict
 
 
 def _inner(model: type[BaseModel], name: str) -> type[BaseModel]:

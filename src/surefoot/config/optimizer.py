@@ -6,6 +6,20 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from surefoot.config.optimizer_libraries import (
+    AdamW8bitConfig,
+    AdanConfig,
+    CameConfig,
+    DAdaptationConfig,
+    LionConfig,
+    MuonConfig,
+    NamedOptimizerConfig,
+    ProdigyConfig,
+    ProdigyPlusConfig,
+    ScheduleFreeAdamWConfig,
+    SoapConfig,
+    StableAdamWConfig,
+)
 from surefoot.config.section import Section
 
 
@@ -69,4 +83,20 @@ class AdamWConfig(Section):
     """Decoupled weight decay, multiplied by the learning rate."""
 
 
-OptimizerConfig = Annotated[AdafactorConfig | AdamWConfig, Field(discriminator="kind")]
+OptimizerConfig = Annotated[
+    AdafactorConfig
+    | AdamWConfig
+    | AdamW8bitConfig
+    | LionConfig
+    | CameConfig
+    | StableAdamWConfig
+    | AdanConfig
+    | MuonConfig
+    | SoapConfig
+    | ProdigyConfig
+    | DAdaptationConfig
+    | ScheduleFreeAdamWConfig
+    | ProdigyPlusConfig
+    | NamedOptimizerConfig,
+    Field(discriminator="kind"),
+]

@@ -23,12 +23,14 @@ from surefoot.engine.ema import MovingAverage
 from surefoot.engine.events import Events
 from surefoot.engine.optimizer import build_optimizer
 from surefoot.engine.optimizer_state import OptimizerMemory, kind_and_version
+from surefoot.engine.schedule_free import ScheduleFreeAverage
 from surefoot.engine.session import Session
 from surefoot.engine.validation import Validation
 from surefoot.engine.wiring import check_wiring
 from surefoot.families import sd15
 from surefoot.families.family import Family
 from surefoot.finding import Finding, Refused
+from surefoot.optim.facts import facts_of
 from surefoot.plan import Plan
 from surefoot.survey import Survey
 from surefoot.tuning import dora, full, lora
@@ -39,7 +41,7 @@ def assemble(plan: Plan, survey: Survey, events: Events, state: State | None) ->
     """Builds every part of a run, and puts a checkpoint's state into them.
 
     Raises:
-        Refused: If the device is not there.
+        Refused: If the device is not there, or a class does not take its arguments.
     """
     device = open_device(plan.device)
     family = load_family(plan, device)
@@ -47,8 +49,7 @@ def assemble(plan: Plan, survey: Survey, events: Events, state: State | None) ->
     train = plan.config.train
     optimizer = build_optimizer(plan.config.optimizer, plan.lr, tuned.trainables)
     memory = OptimizerMemory(optimizer, tuned.trainables)
-    parameters = [item.parameter for item in tuned.trainables]
-    average = None if train.ema == "off" else MovingAverage(parameters, train.ema)
+    average = _average(plan, tuned, optimizer)
     if train.gradient_checkpointing:
         family.enable_gradient_checkpointing()
     conditioning = Conditioning(family, "text_encoder" in plan.config.tuning.parts)
@@ -84,6 +85,16 @@ def assemble(plan: Plan, survey: Survey, events: Events, state: State | None) ->
         first_step=0 if state is None else state.step,
         findings=tuple(findings),
     )
+
+
+def _average(
+    plan: Plan, tuned: Tuned, optimizer: torch.optim.Optimizer
+) -> MovingAverage | ScheduleFreeAverage | None:
+    parameters = [item.parameter for item in tuned.trainables]
+    if facts_of(plan.config.optimizer).averages:
+        return ScheduleFreeAverage(optimizer, parameters)
+    decay = plan.config.train.ema
+    return None if decay == "off" else MovingAverage(parameters, decay)
 
 
 def open_device(name: str) -> torch.device:
@@ -168,9 +179,11 @@ def _restore_optimizer(
 
 
 @torch.no_grad()
-def _restore_average(state: State, tuned: Tuned, average: MovingAverage | None) -> None:
+def _restore_average(
+    state: State, tuned: Tuned, average: MovingAverage | ScheduleFreeAverage | None
+) -> None:
     """A moving average that was not kept before begins at the weights as they are now."""
-    if average is not None:
+    if isinstance(average, MovingAverage):
         for item, mean in zip(tuned.trainables, average.averages, strict=True):
             mean.copy_(state.averages.get(item.name, item.parameter))
 

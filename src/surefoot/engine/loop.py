@@ -8,7 +8,6 @@ import time
 import torch
 from torch import Tensor
 
-from surefoot.config.optimizer import AdafactorConfig
 from surefoot.data.batches import step_generator
 from surefoot.data.captions import drop_caption
 from surefoot.data.randomness import torch_generator
@@ -20,7 +19,7 @@ from surefoot.finding import Finding, Refused
 from surefoot.language import _
 from surefoot.objective.losses import loss_of_each, min_snr_weight
 from surefoot.objective.noise import draw_noise
-from surefoot.optim.schedules import relative_rate
+from surefoot.optim.rates import real_rates
 
 _MOVED_BY = 3  # steps: the gradient of lora_down is zero at the first, since lora_up is
 _REFUSED_IN_A_ROW = 3
@@ -43,7 +42,7 @@ def train(session: Session, reporter: Reporter) -> None:
             started = time.monotonic()
             loss = _forward_and_backward(session, step)
             norm = _gradient_norm(session)
-            rate = _set_rate(session, step)
+            _set_rate(session, step)
             if math.isfinite(norm):
                 session.optimizer.step()
                 refused = 0
@@ -53,9 +52,8 @@ def train(session: Session, reporter: Reporter) -> None:
             if session.average is not None:
                 session.average.update(step)
             seconds = time.monotonic() - started
-            session.events.scalars(
-                "step", step + 1, loss=loss, lr=rate, gradient_norm=norm, seconds=seconds
-            )
+            session.events.scalars("step", step + 1, loss=loss, gradient_norm=norm, seconds=seconds)
+            session.events.scalars("rate", step + 1, **real_rates(session.optimizer))
             if step + 1 == session.first_step + _MOVED_BY:
                 _check_movement(session, movement, reporter)
             _after(session, step + 1, reporter)
@@ -116,16 +114,12 @@ def _gradient_norm(session: Session) -> float:
     return float(norm)
 
 
-def _set_rate(session: Session, step: int) -> float:
-    """Sets the scheduled rate; returns the one that counts, which `relative_step` sets itself."""
+def _set_rate(session: Session, step: int) -> None:
+    """Sets the scheduled rate; `real_rates` tells what the optimizer makes of it."""
     plan = session.plan
     rate = plan.lr * plan.schedule.factor(step)
     for group in session.optimizer.param_groups:
         group["lr"] = rate
-    optimizer = plan.config.optimizer
-    if isinstance(optimizer, AdafactorConfig) and optimizer.relative_step:
-        return relative_rate(step + 1, warmup_init=optimizer.warmup_init)
-    return rate
 
 
 def _refuse(session: Session, step: int, norm: float, refused: int) -> int:

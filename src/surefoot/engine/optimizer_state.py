@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast, final
@@ -12,7 +13,8 @@ from torch.optim import Optimizer
 
 from surefoot.tuning.trainable import Trainable
 
-Number = int | float | bool | str | None
+Number = int | float | bool | str | dict[str, Any] | None
+"""Also a list, a tuple and the like: a dict says which, and where the tensors in it are."""
 Memory = Tensor | Number
 
 # The loop sets the learning rate of every step.
@@ -69,7 +71,11 @@ class OptimizerMemory:
         self._built = [_values(group) for group in optimizer.param_groups]
 
     def read(self) -> OptimizerState:
-        """The memory as it is now; tensors are those of the optimizer, not copies."""
+        """The memory as it is now; tensors are those of the optimizer, not copies.
+
+        Raises:
+            TypeError: If it remembers something that is neither a tensor nor plain.
+        """
         kind, version = kind_and_version(self._optimizer)
         tensors: dict[str, dict[str, Memory]] = {}
         groups: list[GroupMemory] = []
@@ -84,7 +90,7 @@ class OptimizerMemory:
                 groups.append(GroupMemory(names, changed))
             for name, parameter in zip(names, group["params"], strict=True):
                 if parameter in self._optimizer.state:
-                    tensors[name] = dict(self._optimizer.state[parameter])
+                    tensors[name] = _packed(self._optimizer.state[parameter])
         return OptimizerState(kind, version, tensors, tuple(groups))
 
     def fits(self, state: OptimizerState) -> bool:
@@ -95,15 +101,22 @@ class OptimizerMemory:
         """Puts a state back by the optimizer's own `load_state_dict`; its options stay as built."""
         whole = self._optimizer.state_dict()
         by_first = {name: group.values for group in state.groups for name in group.names}
-        entries: dict[int, Mapping[str, Memory]] = {}
+        entries: dict[int, dict[str, Any]] = {}
         groups: list[dict[str, Any]] = []
         for group, live in zip(whole["param_groups"], self._optimizer.param_groups, strict=True):
             names = self._names_in(live)
-            groups.append({**group, **by_first.get(names[0], {})})
+            device = live["params"][0].device
+            groups.append({**group, **_unpacked(by_first.get(names[0], {}), device)})
             for name, position in zip(names, group["params"], strict=True):
                 if name in state.tensors:
-                    entries[position] = dict(state.tensors[name])
+                    entries[position] = _unpacked(state.tensors[name], device)
         self._optimizer.load_state_dict({**whole, "state": entries, "param_groups": groups})
+        # torch has cast what is no float32, such as Prodigy's bfloat16 samples.
+        for group in self._optimizer.param_groups:
+            for name, parameter in zip(self._names_in(group), group["params"], strict=True):
+                if name in state.tensors:
+                    restored = _unpacked(state.tensors[name], parameter.device)
+                    self._optimizer.state[parameter].update(restored)
 
     def _names_in(self, group: Mapping[str, Any]) -> tuple[str, ...]:
         return tuple(self._names[id(parameter)] for parameter in group["params"])
@@ -124,3 +137,61 @@ def _same(first: Memory, second: Memory) -> bool:
     if isinstance(first, Tensor) or isinstance(second, Tensor):
         return False
     return type(first) is type(second) and first == second
+
+
+def _packed(values: Mapping[str, object]) -> dict[str, Memory]:
+    tensors: dict[str, Tensor] = {}
+    entry: dict[str, Memory] = {}
+    for key, value in values.items():
+        if isinstance(value, Tensor) and value.is_contiguous():
+            entry[key] = value
+        else:
+            entry[key] = _plain(value, f"{key}/", tensors)
+    return {**entry, **tensors}
+
+
+def _plain(value: object, place: str, tensors: dict[str, Tensor]) -> Number:
+    """A value without tensors in it; these go into `tensors`, by their place."""
+    match value:
+        case None | bool() | int() | float() | str():
+            return value
+        case Tensor():
+            # A file holds tensors row by row; others come back as they lay in memory, since that
+            # decides in which order products are added up, and so the last bit.
+            axes = sorted(range(value.dim()), key=value.stride, reverse=True)
+            tensors[place] = value.permute(axes)
+            return {"tensor": place, "axes": axes}
+        case tuple() | list() | deque():
+            items = [_plain(item, f"{place}/{index}", tensors) for index, item in enumerate(value)]
+            length = {"longest": value.maxlen} if isinstance(value, deque) else {}
+            return {type(value).__name__: items, **length}
+        case dict():
+            pairs = [[key, _plain(item, f"{place}/{key}", tensors)] for key, item in value.items()]
+            return {"dict": pairs}
+        case _:
+            raise TypeError(f"{place} is a {type(value).__name__}, which no checkpoint can hold")
+
+
+def _unpacked(entry: Mapping[str, Memory], device: torch.device) -> dict[str, Any]:
+    return {key: _live(value, entry, device) for key, value in entry.items() if "/" not in key}
+
+
+def _live(value: Any, entry: Mapping[str, Memory], device: torch.device) -> Any:  # noqa: ANN401
+    match value:
+        case Tensor():
+            # A copy of its own: within a file's bytes it might not lie where vector instructions
+            # want it, and then products are added up in another order.
+            return value.to(device, copy=True)
+        case {"tensor": str(place), "axes": list(axes)}:
+            stored = _live(entry[place], entry, device)
+            return stored.permute([axes.index(axis) for axis in range(len(axes))])
+        case {"tuple": list(items)}:
+            return tuple(_live(item, entry, device) for item in items)
+        case {"list": list(items)}:
+            return [_live(item, entry, device) for item in items]
+        case {"deque": list(items), "longest": longest}:
+            return deque((_live(item, entry, device) for item in items), maxlen=longest)
+        case {"dict": list(pairs)}:
+            return {key: _live(item, entry, device) for key, item in pairs}
+        case _:
+            return value

@@ -17,6 +17,7 @@ from surefoot.engine.conditioning import Conditioning
 from surefoot.engine.ema import MovingAverage
 from surefoot.engine.events import Events
 from surefoot.engine.optimizer_state import OptimizerMemory
+from surefoot.engine.schedule_free import ScheduleFreeAverage
 from surefoot.engine.validation import Validation
 from surefoot.families.family import Family
 from surefoot.finding import Finding
@@ -30,7 +31,7 @@ class Session:
 
     Attributes:
         order: Position in an epoch to example, repeats included.
-        average: The moving average, `None` without one.
+        average: What is shown and exported instead of the trained weights, `None` without one.
         validation: `None` without held-out pictures.
         memory: Takes the optimizer's state out for a checkpoint.
         first_step: 0, or the step after the checkpoint that the run goes on from.
@@ -43,7 +44,7 @@ class Session:
     tuned: Tuned
     optimizer: Optimizer
     memory: OptimizerMemory
-    average: MovingAverage | None
+    average: MovingAverage | ScheduleFreeAverage | None
     pictures: EncodedPictures
     order: np.ndarray
     batches: Batches

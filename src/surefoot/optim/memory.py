@@ -1,0 +1,99 @@
+"""How many bytes an optimizer remembers of one tensor. No torch."""
+
+from __future__ import annotations
+
+import math
+from typing import assert_never
+
+from surefoot.config.optimizer import AdafactorConfig, AdamWConfig, OptimizerConfig
+from surefoot.config.optimizer_libraries import (
+    AdamW8bitConfig,
+    AdanConfig,
+    CameConfig,
+    DAdaptationConfig,
+    LionConfig,
+    MuonConfig,
+    NamedOptimizerConfig,
+    ProdigyConfig,
+    ProdigyPlusConfig,
+    ScheduleFreeAdamWConfig,
+    SoapConfig,
+    StableAdamWConfig,
+)
+from surefoot.optim.scaling import TensorKind
+
+_FP32 = 4
+_BLOCK = 256  # numbers of one scale in bitsandbytes' blockwise quantisation
+
+
+def remembered_bytes(  # noqa: C901 - one row a kind
+    config: OptimizerConfig, kind: TensorKind, shape: tuple[int, ...]
+) -> int:
+    """Bytes that stay between two steps, the gradient and the tensor itself apart.
+
+    For a class of pytorch-optimizer by name this is a guess: two numbers a weight, as most have.
+    """
+    numbers = math.prod(shape)
+    match config:
+        case AdafactorConfig():
+            return _FP32 * (_adafactor(shape) + (numbers if config.beta1 > 0 else 0))
+        case (
+            AdamWConfig() | StableAdamWConfig() | ScheduleFreeAdamWConfig() | NamedOptimizerConfig()
+        ):
+            return _FP32 * 2 * numbers
+        case AdamW8bitConfig():
+            return _in_8_bits(numbers, config.min_8bit_size)
+        case LionConfig():
+            return _FP32 * numbers
+        case CameConfig():
+            return _FP32 * (numbers + (2 * _rows_and_columns(shape) or numbers))
+        case DAdaptationConfig():
+            return _FP32 * 3 * numbers
+        case AdanConfig() | ProdigyConfig():
+            return _FP32 * 4 * numbers
+        case MuonConfig():
+            return _FP32 * (numbers if is_matrix(kind, shape) else 2 * numbers)
+        case SoapConfig():
+            sides = shape if len(shape) > 1 else ()
+            squares = sum(side**2 for side in sides if side <= config.max_precondition_dim)
+            return _FP32 * (2 * numbers + 2 * squares)
+        case ProdigyPlusConfig():
+            return _prodigy_plus(config, kind, shape)
+        case _:
+            assert_never(config)
+
+
+def is_matrix(kind: TensorKind, shape: tuple[int, ...]) -> bool:
+    """Whether Muon takes it: convolutions count as matrices, embeddings do not."""
+    return len(shape) >= 2 and kind != "embedding"
+
+
+def _adafactor(shape: tuple[int, ...]) -> int:
+    numbers, rows = math.prod(shape), shape[0] if len(shape) > 1 else 1
+    # As `optim/stacks.py` has it: a single row or column is kept as it is.
+    return rows + numbers // rows if 1 < rows < numbers else numbers
+
+
+def _rows_and_columns(shape: tuple[int, ...]) -> int:
+    """CAME factors the last two axes, which are the kernel of a convolution."""
+    if len(shape) < 2:
+        return 0
+    return math.prod(shape[:-1]) + math.prod(shape[:-2] + shape[-1:])
+
+
+def _in_8_bits(numbers: int, smallest: int) -> int:
+    if numbers < smallest:
+        return _FP32 * 2 * numbers
+    tables = 2 * 256  # what the 8 bits stand for, signed and unsigned
+    return 2 * numbers + _FP32 * (2 * -(-numbers // _BLOCK) + tables)
+
+
+def _prodigy_plus(config: ProdigyPlusConfig, kind: TensorKind, shape: tuple[int, ...]) -> int:
+    numbers = math.prod(shape)
+    ordered = sorted(shape)
+    factored = config.factored and len(shape) > 1 and ordered[-1] >= 32
+    # Row and column means along the two longest sides.
+    second = numbers // ordered[-1] + numbers // ordered[-2] if factored else numbers
+    sample = -(-numbers // 11)  # every eleventh number, in bfloat16
+    kept = (0 if config.use_speed else 2 * sample) + (2 if kind == "lora_up" else 2 * sample)
+    return _FP32 * (numbers + second) + kept
