@@ -88,7 +88,6 @@ OPTIMIZER_CASES: tuple[
             (PRODIGY, WARMUP, "optimizer.safeguard_warmup=true"),
             (PRODIGY,),
             (LION, WARMUP),
-            (PRODIGY, "schedule.warmup_fraction=0.001"),
         ),
         {"warmup": 10},
         "schedule.warmup_steps",

@@ -251,8 +251,11 @@ def test_finished_run_is_prolonged_and_the_schedule_is_told(
     assert "  train.steps: 6 -> 12\n" in said(reporter)
     # Six of twelve steps are done, and before all of six.
     assert "the next step 0.005; it would have been 0" in said(reporter)
-    rates = [event["lr"] for event in read_events(longer.folder) if event["event"] == "step"]
-    assert rates[6:] == pytest.approx([0.01 * left / 12 for left in range(6, 0, -1)])
+    # That of lora_up is the scheduled one times a constant.
+    rates = [event["lora_up"] for event in read_events(longer.folder) if event["event"] == "rate"]
+    assert rates[6:] == pytest.approx(
+        [float(str(rates[0])) * left / 12 for left in range(6, 0, -1)]
+    )
 
 
 def test_shorter_run_than_its_checkpoint_is_refused(values: dict[str, Any], tmp_path: Path) -> None:
@@ -338,7 +341,8 @@ def test_numbers_that_an_optimizer_changes_in_its_groups_are_kept_and_its_option
 
     def build(_config: Any, lr: float, trainables: Any) -> Counting:
         parameters: list[nn.Parameter] = [item.parameter for item in trainables]
-        return Counting([{"params": parameters[:2]}, {"params": parameters[2:]}], lr, d0)
+        groups = [{"params": some, "kind": "weight"} for some in (parameters[:2], parameters[2:])]
+        return Counting(groups, lr, d0)
 
     monkeypatch.setattr(assemble, "build_optimizer", build)
     small = prepare(tmp_path / "run", values)
