@@ -19,6 +19,8 @@ from surefoot.tuning.trainable import Trainable
 # A step is a product of about ten float32 numbers, each rounded to 6e-8 of itself.
 FLOAT32_TOLERANCE = 1e-6
 
+pytestmark = pytest.mark.usefixtures("arithmetic")
+
 
 def draw(*shape: int, seed: int) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
@@ -141,7 +143,7 @@ def test_training_goes_on_identically_from_a_saved_state_dict(dtype: torch.dtype
     assert all(map(torch.equal, whole, resumed))
 
 
-def test_training_goes_on_identically_from_a_checkpoint() -> None:
+def test_training_goes_on_from_a_checkpoint_by_name(arithmetic: str) -> None:
     def named(parameters: list[nn.Parameter]) -> tuple[Trainable, ...]:
         return tuple(
             Trainable(f"unet.{number}", parameter, "weight", 1.0, 0, 1.0, 0)
@@ -153,12 +155,13 @@ def test_training_goes_on_identically_from_a_checkpoint() -> None:
     train(optimizer, whole, range(5))
     resumed = [nn.Parameter(parameter.detach().clone()) for parameter in whole]
     state = copy.deepcopy(OptimizerMemory(optimizer, named(whole)).read())
-    # By name: another order in the optimizer makes no difference.
+    # By name: in another order, which compiled loops do not notice.
     continued = Adafactor(resumed[::-1], 3e-2, beta1=0.9)
     OptimizerMemory(continued, named(resumed)).restore(state)
     train(optimizer, whole, range(5, 10))
     train(continued, resumed, range(5, 10))
-    assert all(map(torch.equal, whole, resumed))
+    assert arithmetic != "compiled" or all(map(torch.equal, whole, resumed))
+    torch.testing.assert_close(resumed, whole, rtol=FLOAT32_TOLERANCE, atol=FLOAT32_TOLERANCE)
 
 
 def test_a_closure_is_called_with_gradients_on_and_its_loss_returned() -> None:
