@@ -234,9 +234,9 @@ def _load(works: list[Members], mean: Tensor, rule: Rule) -> list[_Work]:
 
 
 def _stacked(tensors: list[Tensor]) -> Tensor:
-    """(n, ...), float32."""
+    """(n, ...), float32, contiguous."""
     if tensors[0].dtype is torch.float32:
-        return torch.stack(tensors)
+        return torch.stack(tensors).contiguous()  # which stays channels-last else
     stacked = torch.empty((len(tensors), *tensors[0].shape), device=tensors[0].device)
     return torch.stack(tensors, out=stacked)
 

@@ -93,7 +93,9 @@ def _sizes(found: Sequence[Run], per_root: Tensor, rule: Rule) -> Tensor:
     if rule.slope == 0:
         return floor * rule.rate
     tensors = [tensor for run in found for tensor in run.stack.parameters[run.first : run.last]]
-    rms = torch.stack(torch._foreach_norm(tensors, dtype=torch.float32)).mul_(per_root)
+    # Not in fewer digits than a tensor's own, which torch refuses.
+    wide = torch.float64 if any(_dtype(run) is torch.float64 for run in found) else torch.float32
+    rms = torch.stack(torch._foreach_norm(tensors, dtype=wide)).float().mul_(per_root)
     if rule.slope != 1:
         rms.mul_(rule.slope)
     return torch.maximum(rms, floor).mul_(rule.rate)
