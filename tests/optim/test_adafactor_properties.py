@@ -182,6 +182,32 @@ def test_a_gradient_that_is_not_finite_leaves_weight_and_state_bit_for_bit(
         assert optimizer.refused() == sum(refused)
 
 
+@pytest.mark.parametrize("options", [{}, {"beta1": 0.9, "weight_decay": 0.1}], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("kind", ["nan", "inf", "huge"])
+def test_a_first_gradient_that_is_not_finite_waits_for_the_second(
+    arithmetic: str, kind: str, dtype: torch.dtype, options: dict[str, Any]
+) -> None:
+    # The second moment is zero then, and its root infinite.
+    shapes = [(4, 5), (4, 5), (30, 3), (7,), (7,)]
+    parameters = [nn.Parameter(draw(shape, 0).to(dtype)) for shape in shapes]
+    before = [parameter.detach().clone() for parameter in parameters]
+    optimizer = Adafactor(parameters, 0.05, **options)
+    for number, parameter in enumerate(parameters):
+        parameter.grad = gradient_of(kind if number % 2 else "plain", parameter, seed=number)
+    optimizer.step()
+    moved = [not torch.equal(*pair) for pair in zip(parameters, before, strict=True)]
+    assert moved == [True, False, True, False, True]
+    assert optimizer.refused() == 2
+    for number, parameter in enumerate(parameters):
+        parameter.grad = gradient_of("plain", parameter, seed=number)
+    optimizer.step()
+    assert optimizer.refused() == 0
+    for parameter, start in zip(parameters, before, strict=True):
+        assert not torch.equal(parameter, start)
+        assert bool(parameter.isfinite().all())
+
+
 @examples
 @given(case=cases(), options=OPTIONS, order=st.randoms(use_true_random=False))
 def test_the_order_of_the_tensors_does_not_matter(

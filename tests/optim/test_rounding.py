@@ -90,6 +90,19 @@ def test_rounding_is_to_a_neighbour_and_right_on_average(case: str) -> None:
     assert abs(float((found == outer).double().mean()) - share) < 4 * error
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_kahan_leaves_weights_alone_when_nothing_is_subtracted(dtype: torch.dtype) -> None:
+    digit = torch.finfo(dtype).eps
+    weights = torch.tensor([[1.0, 1.0 + digit, 1.0 + digit, -1.0 - digit]], dtype=dtype)
+    lost = torch.tensor([[digit / 2, digit / 2, -digit / 2, digit / 2]], dtype=dtype)
+    before, kept = weights.clone(), lost.clone()
+    for zero in (torch.zeros(1, 4), -torch.zeros(1, 4)):
+        keys = torch.zeros(1, dtype=torch.int32)
+        subtract(list(weights), zero, "kahan", keys=keys, compensations=list(lost))
+    assert torch.equal(weights, before)
+    assert torch.equal(lost, kept)
+
+
 def test_zero_and_numbers_of_bfloat16_stay_bit_for_bit() -> None:
     special = torch.tensor([0.0, -0.0, 1.0, -2.5, 2.0**-130, math.inf, -math.inf])
     values = special.repeat(1, 1000)
