@@ -61,7 +61,8 @@ def test_a_loss_falls(options: dict[str, Any]) -> None:
     weight = nn.Parameter(draw(10, 5, seed=0))
     bias, seen = nn.Parameter(draw(10, seed=1)), draw(5, seed=2)
     sign = -1.0 if options.get("maximize") else 1.0
-    optimizer = Adafactor([weight, bias], **{"lr": 0.05, "weight_decay": 0.0} | options)
+    given: dict[str, Any] = {"lr": 0.05, **options}
+    optimizer = Adafactor([weight, bias], **given)
 
     def closure() -> float:
         optimizer.zero_grad()

@@ -172,65 +172,59 @@ def _step_together(works: list[Members], size: Tensor, per_root: Tensor, rule: R
     if rule.beta1 > 0 or rule.weight_decay > 0:
         size = size * finite
     for work in loaded:
+        members, among = work.members, work.among
         work.scale(factor)
         if whole:
-            work.members.moment.copy_(work.new)
+            members.moment.copy_(work.new)
         else:
-            moment = work.members.moment
-            torch.where(finite[work.among, None], work.new, moment, out=moment)
+            torch.where(finite[among, None], work.new, members.moment, out=members.moment)
             work.update.nan_to_num_(0.0, 0.0, 0.0)
-        update = work.update.view(-1, *work.members.parameters[0].shape)
+        update = work.update.view(-1, *members.parameters[0].shape)
         if rule.beta1 > 0:
-            _average(work.members.momentum, update, size[work.among], finite[work.among], rule)
-        members = work.members
-        _write(
-            members.parameters,
-            update,
-            size[work.among],
-            rule,
-            members.keys,
-            0,
-            members.compensation,
-        )
+            _average(members.momentum, update, size[among], finite[among], rule)
+        weights = (members.parameters, members.keys, members.compensation)
+        _write(*weights, update, size[among], rule)
     return finite
 
 
 def _load(works: list[Members], mean: Tensor, rule: Rule) -> list[_Work]:
     """Reads the gradients; computes the second moments with them, and the mean of each."""
     new = torch.empty(sum(members.moment.numel() for members in works), device=mean.device)
-    news = [
-        part.view_as(members.moment)
-        for part, members in zip(
-            new.split([members.moment.numel() for members in works]), works, strict=True
-        )
-    ]
-    updates: list[Tensor] = []
-    for members, part in zip(works, news, strict=True):
-        rows = members.rows
-        update = _stacked(members.gradients).view(len(part), max(1, rows), -1)
-        if rows:
-            square = update * update
-            torch.mean(square, 2, out=part[:, :rows])
-            torch.mean(square, 1, out=part[:, rows:])
-        else:
-            torch.mul(update, update, out=part[:, None])
-        updates.append(update)
+    news = _by_work(new, works)
+    updates = [_squared(members, part) for members, part in zip(works, news, strict=True)]
     new.add_(rule.eps1)
-    first = 0
     amongs: list[slice] = []
     for members, part in zip(works, news, strict=True):
         torch.lerp(members.moment, part, rule.new, out=part)
+        first = amongs[-1].stop if amongs else 0
         amongs.append(slice(first, first + len(part)))
-        rows_of = part[:, : members.rows] if members.rows else part
-        torch.mean(rows_of, 1, out=mean[amongs[-1]])
-        first += len(part)
-    roots = new.rsqrt().split([part.numel() for part in news])
-    return [
-        _Work(members, update, part, root.view_as(part), among)
-        for members, update, part, root, among in zip(
-            works, updates, news, roots, amongs, strict=True
-        )
-    ]
+        torch.mean(part[:, : members.rows or None], 1, out=mean[amongs[-1]])
+    roots = _by_work(new.rsqrt(), works)
+    return [_Work(*work) for work in zip(works, updates, news, roots, amongs, strict=True)]
+
+
+def _by_work(numbers: Tensor, works: list[Members]) -> list[Tensor]:
+    """Views of one tensor that are shaped as each work's second moment."""
+    views: list[Tensor] = []
+    first = 0
+    for members in works:
+        last = first + members.moment.numel()
+        views.append(numbers[first:last].view_as(members.moment))
+        first = last
+    return views
+
+
+def _squared(members: Members, out: Tensor) -> Tensor:
+    """The gradients, (n, rows, columns); `out` takes the means of their squares, or these."""
+    rows = members.rows
+    gradient = _stacked(members.gradients).view(len(out), max(1, rows), -1)
+    if rows:
+        square = gradient * gradient
+        torch.mean(square, 2, out=out[:, :rows])
+        torch.mean(square, 1, out=out[:, rows:])
+    else:
+        torch.mul(gradient, gradient, out=out[:, None])
+    return gradient
 
 
 def _stacked(tensors: list[Tensor]) -> Tensor:
@@ -293,15 +287,9 @@ def _step_in_parts(
         if members.momentum:
             momentum = members.momentum[0][part].lerp_(update[0], (1.0 - rule.beta1) * finite)
             torch.mul(momentum[None], size, out=update)
-        _write(
-            [parameter[part]],
-            update,
-            size,
-            rule,
-            members.keys,
-            part.start * columns,
-            [tensor[part] for tensor in members.compensation],
-        )
+        compensation = [tensor[part] for tensor in members.compensation]
+        weights = ([parameter[part]], members.keys, compensation)
+        _write(*weights, update, size, rule, part.start * columns)
     return finite
 
 
@@ -336,12 +324,12 @@ def _clipped(
 
 def _write(
     parameters: list[Tensor],
+    keys: Tensor,
+    compensation: list[Tensor],
     update: Tensor,
     size: Tensor,
     rule: Rule,
-    keys: Tensor,
-    first: int,
-    compensation: list[Tensor],
+    first: int = 0,
 ) -> None:
     if rule.weight_decay > 0:
         update.addcmul_(_stacked(parameters), _along(size * rule.weight_decay, update))

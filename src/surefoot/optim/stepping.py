@@ -14,7 +14,7 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor
 
-from surefoot.optim.blocks import Rule, step_blocks
+from surefoot.optim.blocks import Members, Rule, step_blocks
 from surefoot.optim.rounding import loses_digits, step_keys
 from surefoot.optim.stacks import Run, members_of
 
@@ -80,10 +80,12 @@ def _step_blocks(found: Sequence[Run], rule: Rule) -> list[Tensor]:
     keys = _joined([run.stack.positions[run.first : run.last] for run in found])
     if rule.rounding == "stochastic" and any(loses_digits(_dtype(run)) for run in found):
         keys = step_keys(keys, rule.seed, found[0].step)
-    counts = [run.last - run.first for run in found]
-    works = [
-        members_of(run, rule, part) for run, part in zip(found, keys.split(counts), strict=True)
-    ]
+    works: list[Members] = []
+    first = 0
+    for run in found:
+        last = first + run.last - run.first
+        works.append(members_of(run, rule, keys[first:last]))
+        first = last
     return step_blocks(works, _sizes(found, per_root, rule), per_root, rule, block)
 
 
