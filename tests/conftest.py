@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
 from surefoot.optim import stepping
 
 
 @pytest.fixture(params=["compiled", "blocks", "parts"])
-def arithmetic(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+def arithmetic(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """Each of Adafactor's arithmetics in turn; in `parts` a block holds 16 numbers."""
     name = str(request.param)
     if name == "compiled":
         pytest.importorskip("numba")
     else:
-        monkeypatch.setattr(stepping, "_has_numba", lambda: False)
+        stepping.use_compiled(False)
     if name == "parts":
         monkeypatch.setattr(stepping, "_BLOCK_ON_CPU", 16)
-    return name
+    yield name
+    stepping.use_compiled(True)

@@ -45,7 +45,14 @@ def sdxl_lora() -> list[dict[str, object]]:
     groups: list[dict[str, object]] = []
     for kind, of_kind in shapes.items():
         parameters = on_meta(of_kind, torch.float32)
-        groups.append({"params": parameters, "kind": kind, "weight_rms": [0.03] * len(parameters)})
+        groups.append(
+            {
+                "params": parameters,
+                "kind": kind,
+                "weight_rms": [0.03] * len(parameters),
+                "fan_in": [640] * len(parameters),
+            }
+        )
     return groups
 
 
@@ -182,7 +189,7 @@ class Allocated(TorchDispatchMode):
 def test_a_large_tensor_is_stepped_in_a_few_blocks_of_memory(
     option: str, rounding: Any, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stepping, "_has_numba", lambda: False)
+    monkeypatch.setattr(stepping, "_allowed", False)
     monkeypatch.setattr(stepping, "_BLOCK_ON_CPU", 1 << 14)
     parameter = nn.Parameter(torch.randn(1024, 256).to(dtype))  # 16 blocks
     parameter.grad = torch.randn(1024, 256).to(dtype)

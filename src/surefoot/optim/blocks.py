@@ -193,14 +193,14 @@ def _load(works: list[Members], mean: Tensor, rule: Rule) -> list[_Work]:
     news = _by_work(new, works)
     updates = [_squared(members, part) for members, part in zip(works, news, strict=True)]
     new.add_(rule.eps1)
-    amongs: list[slice] = []
+    places: list[slice] = []
     for members, part in zip(works, news, strict=True):
         torch.lerp(members.moment, part, rule.new, out=part)
-        first = amongs[-1].stop if amongs else 0
-        amongs.append(slice(first, first + len(part)))
-        torch.mean(part[:, : members.rows or None], 1, out=mean[amongs[-1]])
+        first = places[-1].stop if places else 0
+        places.append(slice(first, first + len(part)))
+        torch.mean(part[:, : members.rows or None], 1, out=mean[places[-1]])
     roots = _by_work(new.rsqrt(), works)
-    return [_Work(*work) for work in zip(works, updates, news, roots, amongs, strict=True)]
+    return [_Work(*work) for work in zip(works, updates, news, roots, places, strict=True)]
 
 
 def _by_work(numbers: Tensor, works: list[Members]) -> list[Tensor]:
