@@ -19,6 +19,8 @@ from surefoot.tuning.trainable import Trainable
 # A step is a product of about ten float32 numbers, each rounded to 6e-8 of itself.
 FLOAT32_TOLERANCE = 1e-6
 
+pytestmark = pytest.mark.usefixtures("arithmetic")
+
 
 def draw(*shape: int, seed: int) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
@@ -92,11 +94,10 @@ def test_a_zero_gradient_moves_nothing_and_gives_no_nan() -> None:
     assert all(map(torch.equal, parameters, before))
 
 
-@pytest.mark.parametrize("eps1", [1e-30, 1e-37])
 @pytest.mark.parametrize("size", [1e-30, 1.0, 1e12])
-def test_zeros_beside_gradients_of_any_size_stay_and_give_no_nan(size: float, eps1: float) -> None:
+def test_zeros_beside_gradients_of_any_size_stay_and_give_no_nan(size: float) -> None:
     matrix, vector = nn.Parameter(torch.ones(5, 4)), nn.Parameter(torch.ones(5))
-    optimizer = Adafactor([matrix, vector], 1e-2, eps1=eps1)
+    optimizer = Adafactor([matrix, vector], 1e-2)
     for step in range(3):
         matrix.grad, vector.grad = draw(5, 4, seed=step) * size, draw(5, seed=step) * size
         matrix.grad[1], matrix.grad[:, 2], vector.grad[1] = 0.0, 0.0, 0.0
@@ -107,6 +108,18 @@ def test_zeros_beside_gradients_of_any_size_stay_and_give_no_nan(size: float, ep
     assert vector.isfinite().all()
     if size > 1e-15:  # the root of eps1, below which a gradient counts for less
         assert not torch.equal(matrix[0], torch.ones(4))
+
+
+def test_gradients_near_the_root_of_eps1_move_as_they_are_sized(arithmetic: str) -> None:
+    # At the first step V is G^2 + eps1, so that a gradient of sqrt(eps1) moves by lr / sqrt(2).
+    parameters = [nn.Parameter(torch.zeros(40, 50)), nn.Parameter(torch.zeros(50))]
+    optimizer = Adafactor(parameters, 1e-2, scale_parameter=False)
+    for parameter in parameters:
+        parameter.grad = torch.full_like(parameter, 1e-15)
+    optimizer.step()
+    for parameter in parameters:
+        expected = torch.full_like(parameter, -1e-2 * 0.5**0.5)
+        torch.testing.assert_close(parameter.detach(), expected, rtol=1e-5, atol=0.0)
 
 
 def test_a_tensor_without_gradient_is_left_alone_and_starts_later() -> None:
@@ -141,7 +154,7 @@ def test_training_goes_on_identically_from_a_saved_state_dict(dtype: torch.dtype
     assert all(map(torch.equal, whole, resumed))
 
 
-def test_training_goes_on_identically_from_a_checkpoint() -> None:
+def test_training_goes_on_from_a_checkpoint_by_name(arithmetic: str) -> None:
     def named(parameters: list[nn.Parameter]) -> tuple[Trainable, ...]:
         return tuple(
             Trainable(f"unet.{number}", parameter, "weight", 1.0, 0, 1.0, 0)
@@ -153,12 +166,13 @@ def test_training_goes_on_identically_from_a_checkpoint() -> None:
     train(optimizer, whole, range(5))
     resumed = [nn.Parameter(parameter.detach().clone()) for parameter in whole]
     state = copy.deepcopy(OptimizerMemory(optimizer, named(whole)).read())
-    # By name: another order in the optimizer makes no difference.
+    # By name: in another order, which compiled loops do not notice.
     continued = Adafactor(resumed[::-1], 3e-2, beta1=0.9)
     OptimizerMemory(continued, named(resumed)).restore(state)
     train(optimizer, whole, range(5, 10))
     train(continued, resumed, range(5, 10))
-    assert all(map(torch.equal, whole, resumed))
+    assert arithmetic != "compiled" or all(map(torch.equal, whole, resumed))
+    torch.testing.assert_close(resumed, whole, rtol=FLOAT32_TOLERANCE, atol=FLOAT32_TOLERANCE)
 
 
 def test_a_closure_is_called_with_gradients_on_and_its_loss_returned() -> None:
@@ -229,6 +243,7 @@ BAD: dict[str, Mapping[str, object]] = {
     "lr not a number": {"lr": math.nan},
     "lr without end": {"lr": math.inf},
     "eps1": {"eps1": 0.0},
+    "eps1 too small": {"eps1": 1e-31},
     "eps2": {"eps2": -1e-3},
     "weight_decay": {"weight_decay": -0.1},
     "clip_threshold": {"clip_threshold": 0.0},

@@ -29,6 +29,7 @@ class Options:
     eps1: float = 1e-30
     eps2: float = 1e-3
     weight_decay: float = 0.0
+    maximize: bool = False
     kind: str = "weight"
     weight_rms: float = 0.0
     fan_in: int = 0
@@ -56,6 +57,7 @@ class AdafactorNumpy:
         """One step; `lr` is not used with `relative_step`."""
         options = self._options
         self._step += 1
+        gradient = -gradient if options.maximize else gradient
         update = gradient / np.sqrt(self._second_moment(gradient))
         # Algorithm 4 line 8, algorithm 5 line 6.
         update = update / max(1.0, rms(update) / options.clip_threshold)

@@ -51,7 +51,7 @@ class AdafactorConfig(Section):
     beta1: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Momentum; 0 for none, which saves its memory."""
 
-    eps1: Annotated[float, Field(ge=1e-37)] = 1e-30
+    eps1: Annotated[float, Field(ge=1e-30)] = 1e-30
     """Added to each squared gradient; with 0, a gradient of 0 would give NaN."""
 
     eps2: Annotated[float, Field(ge=0)] = 1e-3

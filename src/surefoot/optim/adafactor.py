@@ -19,8 +19,8 @@ from surefoot.optim.schedules import relative_rate
 from surefoot.optim.stacks import Run, Stack, State, begin, build_stacks, runs
 from surefoot.optim.stepping import step_runs
 
-_SMALLEST_EPS1 = 1e-37
-"""Its reciprocal root, and that times the root of the largest float32, are float32 numbers."""
+_SMALLEST_EPS1 = 1e-30
+"""The numbers of a tensor divided by it, a square on the way to RMS(U), are a float32 number."""
 
 
 class AdafactorGroup(TypedDict):

@@ -7,7 +7,8 @@ second moment is V = R C^T / mean(R) (equation 7 with means instead of sums) and
 
 G is multiplied in place, first by `rsqrt(C)`; then RMS(U) follows from the norms of the rows of G,
 and what is left is one number for each row. A pass over a block takes as long as its traffic to
-memory, so it is the passes that count; and, on a GPU, the operations.
+memory, so it is the passes that count; and, on a GPU, the operations, so that what is one number a
+tensor is computed for all shapes of a block at once.
 """
 
 # torch's multi-tensor operations have private names only.
@@ -16,7 +17,7 @@ memory, so it is the passes that count; and, on a GPU, the operations.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -73,93 +74,180 @@ class Members:
         )
 
 
-def step_blocks(members: Members, size: Tensor, rule: Rule, block: int) -> list[Tensor]:
+def step_blocks(
+    works: Sequence[Members], size: Tensor, per_root: Tensor, rule: Rule, block: int
+) -> list[Tensor]:
     """One step.
 
     Args:
-        members: The tensors and their state.
-        size: (n,), the factor on each update, learning rate included.
+        works: Tensors of one shape each, and their state; all on one device.
+        size: (n,) for all tensors, the factor on each update, learning rate included.
+        per_root: (n,), 1 / sqrt(numbers) of each tensor.
         rule: What all share.
         block: Numbers that are stepped at once; a larger tensor is stepped in parts.
 
     Returns:
-        For each block, (n,) booleans: whose gradients were finite. The others' weights and state
-        stay what they were.
+        By block, booleans: whose gradients were finite. The others' weights and state stay what
+        they were.
     """
-    numbers = members.parameters[0].numel()
-    if numbers > block and members.rows:
-        return [
-            _step_in_parts(members.part(index, index + 1), size[index : index + 1], rule, block)
-            for index in range(len(members.parameters))
-        ]
-    at_once = max(1, block // numbers)
-    return [
-        _step_together(members.part(first, first + at_once), size[first : first + at_once], rule)
-        for first in range(0, len(members.parameters), at_once)
-    ]
+    finite: list[Tensor] = []
+    first = 0
+    for together in _blocks(works, block):
+        last = first + sum(len(members.parameters) for members in together)
+        sizes = (size[first:last], per_root[first:last])
+        if together[0].rows and together[0].parameters[0].numel() > block:
+            finite.append(_step_in_parts(together[0], *sizes, rule, block))
+        else:
+            finite.append(_step_together(together, *sizes, rule))
+        first = last
+    return finite
 
 
-def _step_together(members: Members, size: Tensor, rule: Rule) -> Tensor:
-    shape = members.parameters[0].shape
-    update = torch.empty((len(members.parameters), *shape), device=size.device)
-    torch.stack(members.gradients, out=update)
-    spare = torch.empty_like(update)
+def _blocks(works: Sequence[Members], block: int) -> Iterator[list[Members]]:
+    """In their order, as many tensors as a block has room for, and at least one.
+
+    Those of one shape are divided only if a block has no room for them all: each shape of a block
+    costs operations.
+    """
+    together: list[Members] = []
+    room = block
+    for members in works:
+        count, numbers = len(members.parameters), members.parameters[0].numel()
+        first = 0
+        while first < count:
+            if together and room < min((count - first) * numbers, block // numbers * numbers):
+                yield together
+                together, room = [], block
+            part = members.part(first, first + max(1, room // numbers))
+            together.append(part)
+            first += len(part.parameters)
+            room -= len(part.parameters) * numbers
+    if together:
+        yield together
+
+
+@dataclass
+class _Work:
+    """What a step computes for some tensors of one shape; all seen as matrices, or as one row."""
+
+    members: Members
+    update: Tensor
+    """(n, rows, columns): the gradients, which become the updates in place."""
+    new: Tensor
+    """As `Members.moment`, of this step."""
+    root: Tensor
+    """The reciprocal root of `new`."""
+    among: slice
+    """Which of all tensors of the block these are."""
+
+    def scale(self, factor: Tensor) -> None:
+        """Finishes the updates by one number for each row."""
+        rows = self.members.rows
+        by_row = factor[self.among, None]
+        if rows:
+            by_row = self.root[:, :rows] * by_row
+        self.update.mul_(by_row[:, :, None])
+
+
+def _step_together(works: list[Members], size: Tensor, per_root: Tensor, rule: Rule) -> Tensor:
+    mean, norm = torch.empty(2, len(size), device=size.device).unbind(0)
+    loaded = _load(works, mean, rule)
+    # Asking another device would mean to wait until it has done all it was told.
+    finite = _is_finite(mean)
+    whole = size.is_cpu and bool(finite.all())
+    for work in loaded:
+        rows = work.members.rows
+        work.update.mul_(work.root[:, None, rows:])
+        by_row = _norm(work.update, dim=2)
+        if rows:
+            by_row.mul_(work.root[:, :rows])
+        _norm(by_row, dim=1, out=norm[work.among])
+    reciprocal = mean.rsqrt_()
+    for work in loaded:
+        if not work.members.rows:
+            reciprocal[work.among] = 1.0
     # Without momentum the size goes into the one number of each row, which saves a pass.
-    at_once = None if members.momentum else size
-    if members.rows:
-        view = (len(update), members.rows, -1)
-        finite = _factored(update.view(view), spare.view(view), members.moment, at_once, rule)
-    else:
-        view = (len(update), -1)
-        finite = _whole(update.view(view), spare.view(view), members.moment, at_once, rule)
-    if members.momentum or rule.weight_decay > 0:
+    at_once = None if rule.beta1 > 0 else size
+    factor = _clipped(norm.mul_(per_root), reciprocal, finite, at_once, rule)
+    if rule.beta1 > 0 or rule.weight_decay > 0:
         size = size * finite
-    if members.momentum:
-        torch.stack(members.momentum, out=spare)
-        spare.lerp_(update, _along((1.0 - rule.beta1) * finite, spare))
-        torch._foreach_copy_(members.momentum, spare.unbind(0))
-        torch.mul(spare, _along(size, spare), out=update)
-    _write(members.parameters, update, spare, size, rule, members.keys, 0, members.compensation)
+    for work in loaded:
+        members, among = work.members, work.among
+        work.scale(factor)
+        if whole:
+            members.moment.copy_(work.new)
+        else:
+            torch.where(finite[among, None], work.new, members.moment, out=members.moment)
+            work.update.nan_to_num_(0.0, 0.0, 0.0)
+        update = work.update.view(-1, *members.parameters[0].shape)
+        if rule.beta1 > 0:
+            _average(members.momentum, update, size[among], finite[among], rule)
+        weights = (members.parameters, members.keys, members.compensation)
+        _write(*weights, update, size[among], rule)
     return finite
 
 
-def _factored(
-    gradient: Tensor, spare: Tensor, moment: Tensor, size: Tensor | None, rule: Rule
+def _load(works: list[Members], mean: Tensor, rule: Rule) -> list[_Work]:
+    """Reads the gradients; computes the second moments with them, and the mean of each."""
+    new = torch.empty(sum(members.moment.numel() for members in works), device=mean.device)
+    news = _by_work(new, works)
+    updates = [_squared(members, part) for members, part in zip(works, news, strict=True)]
+    new.add_(rule.eps1)
+    places: list[slice] = []
+    for members, part in zip(works, news, strict=True):
+        torch.lerp(members.moment, part, rule.new, out=part)
+        first = places[-1].stop if places else 0
+        places.append(slice(first, first + len(part)))
+        torch.mean(part[:, : members.rows or None], 1, out=mean[places[-1]])
+    roots = _by_work(new.rsqrt(), works)
+    return [_Work(*work) for work in zip(works, updates, news, roots, places, strict=True)]
+
+
+def _by_work(numbers: Tensor, works: list[Members]) -> list[Tensor]:
+    """Views of one tensor that are shaped as each work's second moment."""
+    views: list[Tensor] = []
+    first = 0
+    for members in works:
+        last = first + members.moment.numel()
+        views.append(numbers[first:last].view_as(members.moment))
+        first = last
+    return views
+
+
+def _squared(members: Members, out: Tensor) -> Tensor:
+    """The gradients, (n, rows, columns); `out` takes the means of their squares, or these."""
+    rows = members.rows
+    gradient = _stacked(members.gradients).view(len(out), max(1, rows), -1)
+    if rows:
+        square = gradient * gradient
+        torch.mean(square, 2, out=out[:, :rows])
+        torch.mean(square, 1, out=out[:, rows:])
+    else:
+        torch.mul(gradient, gradient, out=out[:, None])
+    return gradient
+
+
+def _stacked(tensors: list[Tensor]) -> Tensor:
+    """(n, ...), float32, contiguous."""
+    if tensors[0].dtype is torch.float32:
+        return torch.stack(tensors).contiguous()  # which stays channels-last else
+    stacked = torch.empty((len(tensors), *tensors[0].shape), device=tensors[0].device)
+    return torch.stack(tensors, out=stacked)
+
+
+def _average(
+    momentum: list[Tensor], update: Tensor, size: Tensor, finite: Tensor, rule: Rule
+) -> None:
+    """Takes the updates into the averages, and overwrites them by the steps that follow."""
+    average = torch.stack(momentum)
+    average.lerp_(update, _along((1.0 - rule.beta1) * finite, average))
+    torch._foreach_copy_(momentum, average.unbind(0))
+    torch.mul(average, _along(size, average), out=update)
+
+
+def _step_in_parts(
+    members: Members, size: Tensor, per_root: Tensor, rule: Rule, block: int
 ) -> Tensor:
-    """Turns (n, rows, columns) gradients into updates, in place; returns whose were finite."""
-    rows, columns = gradient.shape[1:]
-    torch.mul(gradient, gradient, out=spare)
-    new = torch.empty_like(moment)
-    torch.mean(spare, 2, out=new[:, :rows])
-    torch.mean(spare, 1, out=new[:, rows:])
-    torch.lerp(moment, new.add_(rule.eps1), rule.new, out=new)
-    mean = new[:, :rows].mean(dim=1)
-    finite = _keep_finite(mean, new, moment, gradient)
-    root = new.rsqrt_()
-    gradient.mul_(root[:, None, rows:])
-    by_row = _norm(gradient, dim=2).mul_(root[:, :rows])
-    norm = _norm(by_row, dim=1)
-    factor = _clipped(norm, mean.sqrt_(), rows * columns, size, rule)
-    gradient.mul_((root[:, :rows] * factor[:, None])[:, :, None])
-    return finite
-
-
-def _whole(
-    gradient: Tensor, spare: Tensor, moment: Tensor, size: Tensor | None, rule: Rule
-) -> Tensor:
-    """As `_factored`, for (n, numbers) with a second moment of each number."""
-    new = torch.mul(gradient, gradient, out=spare).add_(rule.eps1)
-    torch.lerp(moment, new, rule.new, out=new)
-    mean = new.mean(dim=1)
-    finite = _keep_finite(mean, new, moment, gradient)
-    gradient.mul_(new.rsqrt_())
-    norm = _norm(gradient, dim=1)
-    factor = _clipped(norm, torch.ones_like(norm), gradient.shape[1], size, rule)
-    gradient.mul_(factor[:, None])
-    return finite
-
-
-def _step_in_parts(members: Members, size: Tensor, rule: Rule, block: int) -> Tensor:
     """One large tensor, a few rows at a time: three passes over its gradient."""
     parameter, gradient = members.parameters[0], members.gradients[0]
     rows = members.rows
@@ -184,34 +272,24 @@ def _step_in_parts(members: Members, size: Tensor, rule: Rule, block: int) -> Te
     mean = new[:, :rows].mean(dim=1)
     finite = _is_finite(mean)
     torch.where(finite[:, None], new, members.moment, out=members.moment)
-    # A root of zero blanks the rows; what is not finite in them is blanked where it is read.
-    root = torch.where(finite[:, None], new.rsqrt_(), 0.0)
+    root = new.rsqrt_()
     total = torch.zeros_like(mean)
     for part in parts:
         scaled = loaded(part).mul_(root[:, None, rows:]).mul_(root[:, part, None])
         total.add_(scaled.square_().sum(dim=(1, 2)))
-    factor = _clipped(
-        total.sqrt_(), mean.sqrt_(), rows * columns, None if members.momentum else size, rule
-    )
+    at_once = None if members.momentum else size
+    factor = _clipped(total.sqrt_().mul_(per_root), mean.rsqrt_(), finite, at_once, rule)
     size = size * finite
     for part in parts:
         update = loaded(part).mul_(root[:, None, rows:])
         update.mul_((root[:, part] * factor[:, None])[:, :, None])
-        update.masked_fill_(~finite.view(1, 1, 1), 0.0)
-        update = update.view(1, *gradient[part].shape)
+        update = update.nan_to_num_(0.0, 0.0, 0.0).view(1, *gradient[part].shape)
         if members.momentum:
             momentum = members.momentum[0][part].lerp_(update[0], (1.0 - rule.beta1) * finite)
             torch.mul(momentum[None], size, out=update)
-        _write(
-            [parameter[part]],
-            update,
-            None,
-            size,
-            rule,
-            members.keys,
-            part.start * columns,
-            [tensor[part] for tensor in members.compensation],
-        )
+        compensation = [tensor[part] for tensor in members.compensation]
+        weights = ([parameter[part]], members.keys, compensation)
+        _write(*weights, update, size, rule, part.start * columns)
     return finite
 
 
@@ -220,57 +298,41 @@ def _row_parts(rows: int, at_once: int) -> Iterator[slice]:
         yield slice(first, min(rows, first + at_once))
 
 
-def _keep_finite(mean: Tensor, new: Tensor, moment: Tensor, gradient: Tensor) -> Tensor:
-    """Takes over the second moments of finite gradients and blanks the other gradients."""
-    finite = _is_finite(mean)
-    # Asking another device would mean to wait until it has done all it was told.
-    if gradient.device.type == "cpu" and bool(finite.all()):
-        moment.copy_(new)
-        return finite
-    torch.where(finite[:, None], new, moment, out=moment)
-    new.masked_fill_(~finite[:, None], 1.0)  # at the first step the moment is 0, its root infinite
-    mean.nan_to_num_(0.0, 0.0, 0.0)
-    gradient.masked_fill_(~_along(finite, gradient), 0.0)
-    return finite
-
-
 def _is_finite(mean: Tensor) -> Tensor:
     # `isfinite` is four operations; a mean of squares is never below zero.
     return mean < math.inf
 
 
-def _norm(block: Tensor, dim: int) -> Tensor:
-    return cast(Tensor, torch.linalg.vector_norm(block, dim=dim))  # pyright: ignore[reportUnknownMemberType]
+def _norm(block: Tensor, dim: int, out: Tensor | None = None) -> Tensor:
+    return cast(Tensor, torch.linalg.vector_norm(block, dim=dim, out=out))  # pyright: ignore[reportUnknownMemberType]
 
 
 def _clipped(
-    norm: Tensor, root_mean: Tensor, numbers: int, size: Tensor | None, rule: Rule
+    rms: Tensor, reciprocal: Tensor, finite: Tensor, size: Tensor | None, rule: Rule
 ) -> Tensor:
-    """(n,): size * sqrt(mean(R)) / max(1, RMS(U) / d) (line 8), overwriting `norm`.
+    """(n,): size * sqrt(mean(R)) / max(1, RMS(U) / d) (line 8), overwriting `rms`.
 
-    `norm` is that of U without `sqrt(mean(R))`. Where it is zero its reciprocal is infinite, and
-    the minimum is `sqrt(mean(R))`.
+    `reciprocal` is `1 / sqrt(mean(R))`, `rms` is RMS(U) times that. Where the gradient is not
+    finite, the factor is not either, so that nothing of the update is.
     """
-    limit = norm.reciprocal_().mul_(rule.clip_threshold * math.sqrt(numbers))
-    factor = torch.minimum(root_mean, limit, out=limit)
-    if size is not None:
-        factor.mul_(size)
+    if rule.clip_threshold != 1.0:
+        rms.mul_(1.0 / rule.clip_threshold)
+    inverse = torch.maximum(reciprocal, rms, out=rms).mul_(finite)
+    factor = inverse.reciprocal_() if size is None else torch.div(size, inverse, out=inverse)
     return factor.neg_() if rule.maximize else factor
 
 
 def _write(
     parameters: list[Tensor],
+    keys: Tensor,
+    compensation: list[Tensor],
     update: Tensor,
-    spare: Tensor | None,
     size: Tensor,
     rule: Rule,
-    keys: Tensor,
-    first: int,
-    compensation: list[Tensor],
+    first: int = 0,
 ) -> None:
     if rule.weight_decay > 0:
-        values = torch.stack(parameters, out=spare) if spare is not None else parameters[0][None]
-        update.addcmul_(values.float(), _along(size * rule.weight_decay, update))
+        update.addcmul_(_stacked(parameters), _along(size * rule.weight_decay, update))
     subtract(parameters, update, rule.rounding, keys=keys, first=first, compensations=compensation)
 
 

@@ -61,6 +61,8 @@ def subtract(
         before = torch.stack(parameters)
         change = torch.stack(compensations).float().sub_(update)
         after = (before.float() + change).to(before.dtype)
+        # What earlier steps have lost may be half a digit, to which rounding would yield.
+        after = torch.where(update == 0, before, after)
         change.sub_(after.float().sub_(before.float()))
         torch._foreach_copy_(parameters, after.unbind(0))
         torch._foreach_copy_(compensations, change.unbind(0))

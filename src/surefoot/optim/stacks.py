@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from surefoot.optim.blocks import Members, Rule
-from surefoot.optim.rounding import compensates, loses_digits, step_keys
+from surefoot.optim.rounding import compensates
 
 State = MutableMapping[str, Tensor | int]
 """Of one tensor: `step`; `row` and `column`, or `square`; `momentum`; `compensation`."""
@@ -25,6 +25,8 @@ class Stack:
     """(n,), int32: the place of each tensor in the optimizer, which its random numbers follow."""
     floor: Tensor
     """(n,), float32: of the step scale of each (`surefoot.optim.scaling`)."""
+    per_root: Tensor
+    """(n,), float32: 1 / sqrt(numbers) of each, by which a norm is an RMS."""
     moment: Tensor
     rows: int
     registry: MutableMapping[Tensor, State]
@@ -83,6 +85,7 @@ def build_stacks(
             parameters=members,
             positions=torch.tensor(found, dtype=torch.int32, device=device) + first_position,
             floor=torch.tensor([floors[place] for place in found], device=device),
+            per_root=torch.full((len(found),), members[0].numel() ** -0.5, device=device),
             moment=torch.zeros(len(found), rows + columns, device=device),
             rows=rows,
             registry=states,
@@ -156,12 +159,10 @@ def begin(run: Run, rule: Rule) -> None:
         state["step"] = run.step
 
 
-def members_of(run: Run, rule: Rule) -> Members:
-    """A run with its state, for the arithmetic."""
+def members_of(run: Run, rule: Rule, keys: Tensor) -> Members:
+    """A run with its state and (n,) keys of its random numbers, for the arithmetic."""
     stack, states = run.stack, run.stack.states[run.first : run.last]
     dtype = stack.parameters[0].dtype
-    positions = stack.positions[run.first : run.last]
-    random = rule.rounding == "stochastic" and loses_digits(dtype)
 
     def tensors(name: str, wanted: bool) -> list[Tensor]:
         return [torch.as_tensor(state[name]) for state in states] if wanted else []
@@ -173,5 +174,5 @@ def members_of(run: Run, rule: Rule) -> Members:
         rows=stack.rows,
         momentum=tensors("momentum", rule.beta1 > 0),
         compensation=tensors("compensation", compensates(dtype, rule.rounding)),
-        keys=step_keys(positions, rule.seed, run.step) if random else positions,
+        keys=keys,
     )

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Sequence
 from functools import cache
@@ -15,7 +14,8 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor
 
-from surefoot.optim.blocks import Rule, step_blocks
+from surefoot.optim.blocks import Members, Rule, step_blocks
+from surefoot.optim.rounding import loses_digits, step_keys
 from surefoot.optim.stacks import Run, members_of
 
 _BLOCK_ON_CPU = 1 << 21
@@ -68,31 +68,44 @@ def _step_compiled(found: Sequence[Run], rule: Rule) -> list[Tensor]:
 
     finite = [torch.empty(run.last - run.first, dtype=torch.bool) for run in found]
     floors = [run.stack.floor[run.first : run.last] for run in found]
-    step_compiled([members_of(run, rule) for run in found], floors, finite, rule)
+    # float32 is not rounded: no random numbers.
+    works = [members_of(run, rule, run.stack.positions[run.first : run.last]) for run in found]
+    step_compiled(works, floors, finite, rule)
     return finite
 
 
 def _step_blocks(found: Sequence[Run], rule: Rule) -> list[Tensor]:
-    finite: list[Tensor] = []
-    device = found[0].stack.floor.device
-    block = _BLOCK_ON_CPU if device.type == "cpu" else _BLOCK_ELSEWHERE
-    sizes = _sizes(found, rule)
+    block = _BLOCK_ON_CPU if found[0].stack.floor.is_cpu else _BLOCK_ELSEWHERE
+    per_root = _joined([run.stack.per_root[run.first : run.last] for run in found])
+    keys = _joined([run.stack.positions[run.first : run.last] for run in found])
+    if rule.rounding == "stochastic" and any(loses_digits(_dtype(run)) for run in found):
+        keys = step_keys(keys, rule.seed, found[0].step)
+    works: list[Members] = []
     first = 0
     for run in found:
         last = first + run.last - run.first
-        finite += step_blocks(members_of(run, rule), sizes[first:last], rule, block)
+        works.append(members_of(run, rule, keys[first:last]))
         first = last
-    return finite
+    return step_blocks(works, _sizes(found, per_root, rule), per_root, rule, block)
 
 
-def _sizes(found: Sequence[Run], rule: Rule) -> Tensor:
+def _sizes(found: Sequence[Run], per_root: Tensor, rule: Rule) -> Tensor:
     """The factor on the update of each tensor of the runs: rate * max(slope * RMS, floor)."""
-    floors = [run.stack.floor[run.first : run.last] for run in found]
-    floor = torch.cat(floors) if len(floors) > 1 else floors[0]
+    floor = _joined([run.stack.floor[run.first : run.last] for run in found])
     if rule.slope == 0:
         return floor * rule.rate
     tensors = [tensor for run in found for tensor in run.stack.parameters[run.first : run.last]]
-    norms = torch.stack(torch._foreach_norm(tensors, dtype=torch.float32))
-    slopes = [rule.slope / math.sqrt(tensor.numel()) for tensor in tensors]
-    slope = torch.tensor(slopes, device=norms.device)
-    return torch.maximum(norms.mul_(slope), floor).mul_(rule.rate)
+    # Not in fewer digits than a tensor's own, which torch refuses.
+    wide = torch.float64 if any(_dtype(run) is torch.float64 for run in found) else torch.float32
+    rms = torch.stack(torch._foreach_norm(tensors, dtype=wide)).float().mul_(per_root)
+    if rule.slope != 1:
+        rms.mul_(rule.slope)
+    return torch.maximum(rms, floor).mul_(rule.rate)
+
+
+def _joined(numbers: Sequence[Tensor]) -> Tensor:
+    return torch.cat(list(numbers)) if len(numbers) > 1 else numbers[0]
+
+
+def _dtype(run: Run) -> torch.dtype:
+    return run.stack.parameters[0].dtype
