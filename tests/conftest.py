@@ -11,7 +11,7 @@ from surefoot.optim import stepping
 
 @pytest.fixture(params=["compiled", "blocks", "parts"])
 def arithmetic(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """Each of Adafactor's arithmetics in turn; in `parts` a block holds 16 numbers."""
+    """Each way in which Adafactor is computed, in turn; in `parts` a block holds 16 numbers."""
     name = str(request.param)
     if name == "compiled":
         pytest.importorskip("numba")

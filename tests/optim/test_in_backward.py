@@ -8,21 +8,11 @@ import pytest
 import torch
 from torch import nn
 
-from surefoot.optim import stepping
 from surefoot.optim.adafactor import Adafactor
 from surefoot.optim.in_backward import StepInBackward
 
-ARITHMETICS = [pytest.param(True, id="compiled"), pytest.param(False, id="blocks")]
 
-
-@pytest.fixture(params=ARITHMETICS)
-def compiled(request: pytest.FixtureRequest):
-    stepping.use_compiled(request.param)
-    yield request.param
-    stepping.use_compiled(True)
-
-
-def network() -> nn.Module:
+def network() -> nn.Sequential:
     torch.manual_seed(0)
     return nn.Sequential(
         nn.Conv2d(3, 8, 3), nn.SiLU(), nn.Flatten(), nn.Linear(8 * 16, 32), nn.Linear(32, 32)
@@ -44,7 +34,7 @@ def equal(first: nn.Module, second: nn.Module, *, exactly: bool) -> None:
 
 
 @pytest.mark.parametrize("beta1", [0.0, 0.9])
-def test_it_gives_the_weights_of_backward_and_then_step(compiled: bool, beta1: float) -> None:
+def test_it_gives_the_weights_of_backward_and_then_step(arithmetic: str, beta1: float) -> None:
     apart, inside = network(), network()
     optimizer = Adafactor(apart.parameters(), 1e-2, beta1=beta1, weight_decay=0.01)
     with StepInBackward(
@@ -59,10 +49,10 @@ def test_it_gives_the_weights_of_backward_and_then_step(compiled: bool, beta1: f
             optimizer.zero_grad()
             loss(inside, step).backward()
             torch.testing.assert_close(stepping_in.gradient_norm(), norm, rtol=1e-4, atol=0.0)
-    equal(apart, inside, exactly=compiled)
+    equal(apart, inside, exactly=arithmetic == "compiled")
 
 
-def test_each_gradient_is_freed_before_the_next_layers_is_there(compiled: bool) -> None:
+def test_each_gradient_is_freed_before_the_next_layers_is_there(arithmetic: str) -> None:
     model = network()
     held: list[int] = []
     with StepInBackward(Adafactor(model.parameters())):
@@ -74,7 +64,7 @@ def test_each_gradient_is_freed_before_the_next_layers_is_there(compiled: bool) 
     assert held == [0] * 6
 
 
-def test_gradients_of_several_passes_are_kept_until_the_last(compiled: bool) -> None:
+def test_gradients_of_several_passes_are_kept_until_the_last(arithmetic: str) -> None:
     apart, inside = network(), network()
     optimizer = Adafactor(apart.parameters(), 1e-2)
     with StepInBackward(Adafactor(inside.parameters(), 1e-2)) as stepping_in:
@@ -85,10 +75,10 @@ def test_gradients_of_several_passes_are_kept_until_the_last(compiled: bool) -> 
                 (loss(inside, 4 * step + part) / 4).backward()
             optimizer.step()
             optimizer.zero_grad()
-    equal(apart, inside, exactly=compiled)
+    equal(apart, inside, exactly=arithmetic == "compiled")
 
 
-def test_weights_that_one_backward_does_not_reach_stay(compiled: bool) -> None:
+def test_weights_that_one_backward_does_not_reach_stay(arithmetic: str) -> None:
     model = network()
     model[0].requires_grad_(False)
     before = copy.deepcopy(model[0].state_dict())
@@ -97,7 +87,7 @@ def test_weights_that_one_backward_does_not_reach_stay(compiled: bool) -> None:
     assert all(torch.equal(before[name], value) for name, value in model[0].state_dict().items())
 
 
-def test_after_it_gradients_stay_again(compiled: bool) -> None:
+def test_after_it_gradients_stay_again(arithmetic: str) -> None:
     model = network()
     optimizer = Adafactor(model.parameters())
     with StepInBackward(optimizer):
@@ -107,7 +97,7 @@ def test_after_it_gradients_stay_again(compiled: bool) -> None:
     assert {optimizer.state[parameter]["step"] for parameter in model.parameters()} == {1}
 
 
-def test_a_gradient_that_is_not_finite_leaves_its_weight(compiled: bool) -> None:
+def test_a_gradient_that_is_not_finite_leaves_its_weight(arithmetic: str) -> None:
     model = network()
     optimizer = Adafactor(model.parameters())
     before = copy.deepcopy(model.state_dict())
