@@ -14,6 +14,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,10 @@ OPTIMIZERS: dict[str, Make] = {
     "surefoot Adafactor, `beta1`": lambda found: Adafactor(found, beta1=0.9, scale_parameter=True),
     "transformers Adafactor, `beta1`": lambda found: _transformers_with_momentum(found),
     "AdamW": lambda found: torch.optim.AdamW(found),
+    "AdamW, 8 bits": lambda found: _of_library("bitsandbytes.optim", "AdamW8bit", found),
+    "Lion": lambda found: _of_library("pytorch_optimizer", "Lion", found),
+    "CAME": lambda found: _of_library("pytorch_optimizer", "CAME", found),
+    "Prodigy": lambda found: _of_library("pytorch_optimizer", "Prodigy", found),
 }
 
 
@@ -85,6 +90,10 @@ def _transformers_with_momentum(found: list[nn.Parameter]) -> Optimizer:
     from transformers import Adafactor as Peer
 
     return Peer(found, lr=1e-5, beta1=0.9, relative_step=False)
+
+
+def _of_library(module: str, name: str, found: list[nn.Parameter]) -> Optimizer:
+    return getattr(import_module(module), name)(found)
 
 
 @cache
