@@ -56,8 +56,9 @@ def gradients_of_one_step(session: Session) -> tuple[float, dict[str, Tensor]]:
     losses: list[float] = []
 
     def scalars(event: str, done: int, **numbers: float) -> None:
-        assert (event, done) == ("step", 1)
-        losses.append(numbers["loss"])
+        assert done == 1
+        if event == "step":
+            losses.append(numbers["loss"])
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(session.optimizer, "step", step)
