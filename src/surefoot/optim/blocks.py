@@ -17,6 +17,7 @@ tensor is computed for all shapes of a block at once.
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import cast
@@ -92,15 +93,44 @@ def step_blocks(
     """
     finite: list[Tensor] = []
     first = 0
-    for together in _blocks(works, block):
+    blocks = list(_blocks(works, block))
+    room = _room([together for together in blocks if not _is_large(together, block)], size.device)
+    for together in blocks:
         last = first + sum(len(members.parameters) for members in together)
         sizes = (size[first:last], per_root[first:last])
-        if together[0].rows and together[0].parameters[0].numel() > block:
+        if _is_large(together, block):
             finite.append(_step_in_parts(together[0], *sizes, rule, block))
         else:
-            finite.append(_step_together(together, *sizes, rule))
+            finite.append(_step_together(together, *sizes, rule, room))
         first = last
     return finite
+
+
+def _is_large(together: list[Members], block: int) -> bool:
+    """Whether it is one tensor that is to be stepped in parts."""
+    return together[0].rows > 0 and together[0].parameters[0].numel() > block
+
+
+_kept = threading.local()
+
+
+def _room(blocks: list[list[Members]], device: torch.device) -> Tensor:
+    """(2, numbers of the largest block), for gradients and for what is made of them on the way.
+
+    On a CPU it is kept: memory that was returned costs page faults when it is asked for again,
+    as much as the arithmetic. Other devices have allocators of their own that keep it.
+    """
+    numbers = max((sum(map(_numbers, together)) for together in blocks), default=0)
+    if device.type != "cpu":
+        return torch.empty(2, numbers, device=device)
+    held: Tensor | None = getattr(_kept, "room", None)
+    if held is None or held.shape[1] < numbers:
+        _kept.room = held = torch.empty(2, numbers)
+    return held
+
+
+def _numbers(members: Members) -> int:
+    return len(members.parameters) * members.parameters[0].numel()
 
 
 def _blocks(works: Sequence[Members], block: int) -> Iterator[list[Members]]:
@@ -149,9 +179,11 @@ class _Work:
         self.update.mul_(by_row[:, :, None])
 
 
-def _step_together(works: list[Members], size: Tensor, per_root: Tensor, rule: Rule) -> Tensor:
+def _step_together(
+    works: list[Members], size: Tensor, per_root: Tensor, rule: Rule, room: Tensor
+) -> Tensor:
     mean, norm = torch.empty(2, len(size), device=size.device).unbind(0)
-    loaded = _load(works, mean, rule)
+    loaded = _load(works, mean, rule, room)
     # Asking another device would mean to wait until it has done all it was told.
     finite = _is_finite(mean)
     whole = size.is_cpu and bool(finite.all())
@@ -180,18 +212,24 @@ def _step_together(works: list[Members], size: Tensor, per_root: Tensor, rule: R
             torch.where(finite[among, None], work.new, members.moment, out=members.moment)
             work.update.nan_to_num_(0.0, 0.0, 0.0)
         update = work.update.view(-1, *members.parameters[0].shape)
+        average = room[1, : update.numel()].view_as(update)
         if rule.beta1 > 0:
-            _average(members.momentum, update, size[among], finite[among], rule)
+            _average(members.momentum, update, average, size[among], finite[among], rule)
         weights = (members.parameters, members.keys, members.compensation)
-        _write(*weights, update, size[among], rule)
+        _write(*weights, update, size[among], rule, spare=average)
     return finite
 
 
-def _load(works: list[Members], mean: Tensor, rule: Rule) -> list[_Work]:
+def _load(works: list[Members], mean: Tensor, rule: Rule, room: Tensor) -> list[_Work]:
     """Reads the gradients; computes the second moments with them, and the mean of each."""
     new = torch.empty(sum(members.moment.numel() for members in works), device=mean.device)
     news = _by_work(new, works)
-    updates = [_squared(members, part) for members, part in zip(works, news, strict=True)]
+    updates: list[Tensor] = []
+    begun = 0
+    for members, part in zip(works, news, strict=True):
+        ended = begun + _numbers(members)
+        updates.append(_squared(members, part, room[0, begun:ended], room[1, begun:ended]))
+        begun = ended
     new.add_(rule.eps1)
     places: list[slice] = []
     for members, part in zip(works, news, strict=True):
@@ -214,12 +252,14 @@ def _by_work(numbers: Tensor, works: list[Members]) -> list[Tensor]:
     return views
 
 
-def _squared(members: Members, out: Tensor) -> Tensor:
+def _squared(members: Members, out: Tensor, room: Tensor, spare: Tensor) -> Tensor:
     """The gradients, (n, rows, columns); `out` takes the means of their squares, or these."""
     rows = members.rows
-    gradient = _stacked(members.gradients).view(len(out), max(1, rows), -1)
+    count, shape = len(out), members.parameters[0].shape
+    torch.stack(members.gradients, out=room.view(count, *shape))
+    gradient = room.view(count, max(1, rows), -1)
     if rows:
-        square = gradient * gradient
+        square = torch.mul(gradient, gradient, out=spare.view_as(gradient))
         torch.mean(square, 2, out=out[:, :rows])
         torch.mean(square, 1, out=out[:, rows:])
     else:
@@ -227,19 +267,16 @@ def _squared(members: Members, out: Tensor) -> Tensor:
     return gradient
 
 
-def _stacked(tensors: list[Tensor]) -> Tensor:
-    """(n, ...), float32, contiguous."""
-    if tensors[0].dtype is torch.float32:
-        return torch.stack(tensors).contiguous()  # which stays channels-last else
-    stacked = torch.empty((len(tensors), *tensors[0].shape), device=tensors[0].device)
-    return torch.stack(tensors, out=stacked)
-
-
 def _average(
-    momentum: list[Tensor], update: Tensor, size: Tensor, finite: Tensor, rule: Rule
+    momentum: list[Tensor],
+    update: Tensor,
+    average: Tensor,
+    size: Tensor,
+    finite: Tensor,
+    rule: Rule,
 ) -> None:
     """Takes the updates into the averages, and overwrites them by the steps that follow."""
-    average = torch.stack(momentum)
+    torch.stack(momentum, out=average)
     average.lerp_(update, _along((1.0 - rule.beta1) * finite, average))
     torch._foreach_copy_(momentum, average.unbind(0))
     torch.mul(average, _along(size, average), out=update)
@@ -330,9 +367,14 @@ def _write(
     size: Tensor,
     rule: Rule,
     first: int = 0,
+    spare: Tensor | None = None,
 ) -> None:
     if rule.weight_decay > 0:
-        update.addcmul_(_stacked(parameters), _along(size * rule.weight_decay, update))
+        decay = _along(size * rule.weight_decay, update)
+        if spare is None:
+            update.addcmul_(parameters[0][None].float(), decay)
+        else:
+            update.addcmul_(torch.stack(parameters, out=spare), decay)
     subtract(parameters, update, rule.rounding, keys=keys, first=first, compensations=compensation)
 
 
