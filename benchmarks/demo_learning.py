@@ -34,7 +34,7 @@ class Case:
 
 DORA = {"kind": "dora", "rank": 16, "alpha": 16.0, "targets": "all"}
 FULL: dict[str, object] = {"kind": "full"}
-DEMO: dict[str, object] = {"kind": "adafactor", "scale_parameter": "weight", "lr": 3e-3}
+DEMO: dict[str, object] = {"kind": "adafactor", "scale_parameter": "weight", "lr": 5e-3}
 WEIGHT: dict[str, object] = {**DEMO, "lr": 1e-2}
 OWN_RELATIVE: dict[str, object] = {
     "kind": "adafactor",
@@ -85,7 +85,7 @@ def main() -> None:
     searched = {rate: measure(case, SEEDS[:1])[0] for rate, case in full.items()}
     best = full[min(searched, key=lambda rate: searched[rate])]
     measure(Case(f"best {best.name}", best.tuning, best.optimizer), SEEDS)
-    measure(Case("dora adafactor weight lr=0.003 demo", DORA, DEMO), SEEDS)
+    measure(Case("dora adafactor weight lr=0.005 demo", DORA, DEMO), SEEDS)
     measure(Case("dora adafactor weight lr=0.01", DORA, WEIGHT), SEEDS)
     measure(Case("dora adafactor true relative_step", DORA, OWN_RELATIVE), SEEDS[:1])
     reference = statistics.mean(next(losses for name, losses in rows if name.startswith("best")))
