@@ -93,7 +93,7 @@ def marked_messages(source: str) -> list[str]:
 
 
 def source_messages() -> list[str]:
-    """Every message of the sources, of the command line's help and of the optimizers' keys, once."""
+    """Every message of the sources, of the commands' help and of the optimizers' keys, once."""
     messages: list[str] = []
     for path in sorted(PACKAGE.rglob("*.py")):
         messages += marked_messages(path.read_text(encoding="utf-8"))
