@@ -17,6 +17,23 @@ from surefoot.wording import WORDS
 
 ROOT = Path(__file__).parents[1]
 READMES = ("README.md", "README.zh-CN.md")
+ENDINGS = (".md", ".zh-CN.md")
+BILINGUAL = [
+    ROOT / "README.md",
+    *(
+        ROOT / "docs" / f"{name}.md"
+        for name in (
+            "adafactor-speed",
+            "adafactor-study",
+            "optimizer-memory",
+            "schedules",
+            "use-adafactor-anywhere",
+            "optimizers/README",
+            *(f"optimizers/{kind}" for kind in UNIONS["optimizer"]),
+        )
+    ),
+]
+IN_CHINESE = [page.with_name(f"{page.stem}.zh-CN.md") for page in BILINGUAL]
 
 PACKAGES = (
     "surefoot.data",
@@ -59,10 +76,20 @@ def test_every_code_has_a_section_in_the_page_of_findings() -> None:
     assert re.findall(r"^### (SF\d{3})$", page, re.MULTILINE) == sorted(WORDS)
 
 
-def test_the_page_of_optimizers_names_every_kind() -> None:
-    page = (ROOT / "docs" / "optimizers" / "README.md").read_text(encoding="utf-8")
-    linked = set(re.findall(r"\]\((\w+)\.md\)", page))
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_the_page_of_optimizers_names_every_kind(ending: str) -> None:
+    page = (ROOT / "docs" / "optimizers" / f"README{ending}").read_text(encoding="utf-8")
+    linked = set(re.findall(rf"\]\((\w+){re.escape(ending)}\)", page))
+    linked.discard("README")  # in the other language
     assert linked == set(UNIONS["optimizer"])
+
+
+@pytest.mark.parametrize("page", BILINGUAL, ids=lambda page: page.name)
+def test_a_page_and_its_other_language_lead_to_each_other(page: Path) -> None:
+    chinese = page.with_name(f"{page.stem}.zh-CN.md")
+    assert chinese.read_text(encoding="utf-8").splitlines()[2] == f"[English]({page.name})"
+    if page.name != "adafactor.md":
+        assert page.read_text(encoding="utf-8").splitlines()[2] == f"[简体中文]({chinese.name})"
 
 
 @pytest.mark.parametrize("readme", READMES)
@@ -76,20 +103,11 @@ def test_run_toml_of_the_readme_is_one(readme: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "page",
-    [
-        *READMES,
-        "CONTRIBUTING.md",
-        "docs/demo-learning.md",
-        "docs/adafactor-study.md",
-        "docs/adafactor-study.zh-CN.md",
-        "docs/use-adafactor-anywhere.md",
-        "docs/use-adafactor-anywhere.zh-CN.md",
-        "docs/optimizers/README.md",
-        *(f"docs/optimizers/{kind}.md" for kind in UNIONS["optimizer"]),
-    ],
+    [ROOT / "CONTRIBUTING.md", ROOT / "docs" / "demo-learning.md", *BILINGUAL, *IN_CHINESE],
+    ids=lambda page: page.name,
 )
-def test_files_that_a_page_links_to_are_there(page: str) -> None:
-    text = (ROOT / page).read_text(encoding="utf-8")
-    links = [link for link in re.findall(r"\]\(([^)#]+)\)", text) if "://" not in link]
-    assert links or page.startswith("docs/optimizers/")
-    assert [link for link in links if not (ROOT / page).parent.joinpath(link).exists()] == []
+def test_files_that_a_page_links_to_are_there(page: Path) -> None:
+    links = re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8"))
+    local = [link for link in links if "://" not in link]
+    assert local
+    assert [link for link in local if not page.parent.joinpath(link).exists()] == []

@@ -22,6 +22,8 @@ from typer.testing import CliRunner
 from surefoot.check.render import sheet_lines
 from surefoot.cli import app
 from surefoot.command_help import help_texts, language_asked
+from surefoot.config.load import UNIONS
+from surefoot.config.section import key_help
 from surefoot.finding import Finding, StepRow, Value
 from surefoot.language import _, choose
 from surefoot.wording import say
@@ -91,10 +93,12 @@ def marked_messages(source: str) -> list[str]:
 
 
 def source_messages() -> list[str]:
-    """Every message of the sources and of the command line's help, once."""
+    """Every message of the sources, of the commands' help and of the optimizers' keys, once."""
     messages: list[str] = []
     for path in sorted(PACKAGE.rglob("*.py")):
         messages += marked_messages(path.read_text(encoding="utf-8"))
+    for section in UNIONS["optimizer"].values():
+        messages += key_help(section).values()
     choose("en")
     return list(dict.fromkeys([*messages, *help_texts(get_group(app))]))
 

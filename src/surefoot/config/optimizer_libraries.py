@@ -345,7 +345,7 @@ class ProdigyPlusConfig(Section):
     """Scale an update of too large an RMS down, in place of clipping gradients."""
 
     use_bias_correction: bool = False
-    """Correct for the start from zero, which delays the finding of d."""
+    """Correct for the start from zero; d is then found later."""
 
     use_speed: bool = False
     """Experimental: find d from progress instead."""

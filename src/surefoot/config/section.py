@@ -23,3 +23,11 @@ class Section(BaseModel):
         allow_inf_nan=False,
         protected_namespaces=(),
     )
+
+
+def key_help(section: type[BaseModel]) -> dict[str, str]:
+    """What each key of a section is for: the text under its field, in one line."""
+    return {
+        key: " ".join((field.description or "").split())
+        for key, field in section.model_fields.items()
+    }
