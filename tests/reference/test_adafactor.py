@@ -246,7 +246,7 @@ def test_momentum_of_scaled_steps_differs_from_transformers() -> None:
 
 @pytest.mark.parametrize("shape", ["vector", "tall", "wide", "one row", "thin"])
 def test_vectors_and_matrices_move_as_in_torch(shape: str) -> None:
-    """The options that both have; optax is left out, since jax and scipy weigh 600 MB.
+    """The options that both have.
 
     torch adds eps1 under another root: it takes `max(V, eps1^2)`, which for gradients far above is
     nothing here and there. Its rate is `min(lr, 1/sqrt(t))`, and its decay is not scaled by RMS.
