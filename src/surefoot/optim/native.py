@@ -26,12 +26,17 @@ from torch import Tensor
 from surefoot.optim.blocks import Members, Rule
 
 _NUMBERS_IN_TASK = 1 << 18
+# Others, such as DTensor, need not hold their numbers where they say.
+_PLAIN = (torch.Tensor, torch.nn.Parameter)
 
 
 def suits(tensors: Sequence[Tensor]) -> bool:
     """Whether these lie in main memory as the compiled loops read them."""
     return all(
-        tensor.dtype is torch.float32 and tensor.is_cpu and tensor.is_contiguous()
+        type(tensor) in _PLAIN
+        and tensor.dtype is torch.float32
+        and tensor.is_cpu
+        and tensor.is_contiguous()
         for tensor in tensors
     )
 
