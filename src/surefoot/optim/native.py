@@ -37,6 +37,7 @@ def suits(tensors: Sequence[Tensor]) -> bool:
         and tensor.dtype is torch.float32
         and tensor.is_cpu
         and tensor.is_contiguous()
+        and not tensor.is_neg()  # whose numbers lie there with the other sign
         for tensor in tensors
     )
 
