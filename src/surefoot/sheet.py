@@ -156,7 +156,7 @@ def _row(
     )
 
 
-def rounds_to_nearest(config: RunConfig) -> bool:
+def _rounds_to_nearest(config: RunConfig) -> bool:
     """Whether weights are in bfloat16 and lose the steps that are below its digits."""
     optimizer = config.optimizer
     keeps = isinstance(optimizer, AdafactorConfig) and optimizer.rounding != "nearest"
@@ -166,7 +166,7 @@ def rounds_to_nearest(config: RunConfig) -> bool:
 def _lost(config: RunConfig, rms: float, steps: list[float]) -> float:
     """The share of a tensor's steps that is lost, over its numbers and the run."""
     taken = [step for step in steps if step]
-    if not taken or not rounds_to_nearest(config):
+    if not taken or not _rounds_to_nearest(config):
         return 0.0
     # Of a rate that is found in the run, the customary one is a fair guess.
     found = facts_of(config.optimizer).finds_rate

@@ -213,10 +213,9 @@ WORDS: dict[str, Words] = {
     **OPTIMIZER_WORDS,
     "SF129": Words(
         N_("weights in bf16 are rounded to the nearest here, and {percent:.0f} % of the steps of "
-           "`{kind}` are lost: they are {step:.1e}, and a number of {rms:.2g} changes from "
+           "`{kind}` are lost: their mean is {step:.1e}, and a number of {rms:.2g} changes from "
            "{smallest:.1e} on"),
-        notes=(N_("what is lost in one step is lost in the next one too; most weights would end "
-                  "where they began."),),
+        notes=(N_("a weight whose steps are lost stays where it is, however many there are."),),
         helps=(N_("take adafactor with rounding = \"stochastic\", which keeps such steps on "
                   "average, or set tuning.weights = \"fp32\""),),
     ),

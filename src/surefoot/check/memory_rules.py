@@ -10,7 +10,6 @@ from surefoot.families.facts import FAMILIES
 from surefoot.finding import Change, Finding, Value
 from surefoot.optim.lost_steps import smallest_change
 from surefoot.plan import Plan
-from surefoot.sheet import rounds_to_nearest
 from surefoot.survey import Survey
 
 _MUCH = 0.1
@@ -19,21 +18,18 @@ _MUCH = 0.1
 
 def steps_lost_in_rounding(plan: Plan, _survey: Survey) -> Iterator[Finding]:
     """SF129. Source: Zamirai et al. 2020, "Revisiting BFloat16 Training", arXiv 2010.06192."""
-    if not plan.sheet or not rounds_to_nearest(plan.config):
+    losing = [row for row in plan.sheet if row.lost > _MUCH]
+    if not losing:
         return
-    worst = max(plan.sheet, key=lambda row: row.lost)
-    if worst.lost < _MUCH:
-        return
-    optimizer = plan.config.optimizer
-    step = worst.total / plan.steps
-    if not worst.known:
-        step *= FAMILIES[plan.config.model.family].full_lr
+    optimizer, row = plan.config.optimizer, max(losing, key=lambda row: row.numbers)
+    # Of a rate that is found in the run, the customary one is a fair guess.
+    rate = 1.0 if row.known else FAMILIES[plan.config.model.family].full_lr
     values: dict[str, Value] = {
-        "kind": worst.kind,
-        "percent": 100 * worst.lost,
-        "step": step,
-        "rms": worst.rms,
-        "smallest": smallest_change(worst.rms),
+        "kind": row.kind,
+        "percent": 100 * row.lost,
+        "step": rate * row.total / plan.steps,
+        "rms": row.rms,
+        "smallest": smallest_change(row.rms),
     }
     change = Change("tuning.weights", '"fp32"', '"bf16"')
     if isinstance(optimizer, AdafactorConfig):
