@@ -28,6 +28,7 @@ class StepRow:
     `first` and `total` are per element: at the first step, and over the run if every step went
     the same way. `layer_change` is how far `total` could change the layer, relative to its weight.
     Not `known`: the optimizer finds its learning rate in the run, and these are with a rate of 1.
+    `lost` is the share of all its numbers' steps that rounding to bfloat16 takes away.
     """
 
     kind: str
@@ -40,6 +41,7 @@ class StepRow:
     total: float
     layer_change: float
     known: bool = True
+    lost: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -15,12 +15,13 @@ from surefoot.builtin import BUILTIN_MODEL
 from surefoot.config.load import Loaded
 from surefoot.config.optimizer import AdafactorConfig
 from surefoot.config.run import RunConfig
-from surefoot.config.tuning import FullConfig, TuningConfig
+from surefoot.config.tuning import FullConfig, TuningConfig, weights_dtype
 from surefoot.content import content_digest
 from surefoot.families.facts import FAMILIES, FamilyFacts, Prediction
 from surefoot.finding import StepRow
 from surefoot.formats.files import write_whole
 from surefoot.optim.facts import facts_of
+from surefoot.optim.memory import WIDTHS
 from surefoot.optim.schedules import Schedule
 from surefoot.sheet import effective_steps, planned_schedule, trained_tensors
 from surefoot.sizes import Bytes, bytes_of
@@ -122,7 +123,7 @@ def resolve(loaded: Loaded, survey: Survey) -> Plan:
             pictures=sum(pictures) + len(survey.validation.examples),
             latent_numbers=facts.latent_channels
             * (resolution // max(1, survey.model.vae_factor)) ** 2,
-            model_bytes=_model_bytes(survey.model),
+            model_bytes=_model_bytes(config.tuning, survey.model),
         ),
         run_folder=survey.run_folder,
         cache_folder=cache_folder_of(survey.run_folder),
@@ -306,7 +307,10 @@ def _model_config(loaded: Loaded, facts: FamilyFacts) -> str:
     return str(local) if local.exists() else asked
 
 
-def _model_bytes(model: ModelSurvey) -> int:
-    """The whole model as it is exported, in fp32; the VAE, a tenth of it, is left out."""
-    headers = (header for part in model.parts.values() for header in part.headers.values())
-    return 4 * sum(header.numbers for header in headers)
+def _model_bytes(tuning: TuningConfig, model: ModelSurvey) -> int:
+    """The whole model as it is exported; the VAE, a tenth of it, is left out."""
+    return sum(
+        WIDTHS[weights_dtype(tuning) if name in tuning.parts else "fp32"] * header.numbers
+        for name, part in model.parts.items()
+        for header in part.headers.values()
+    )

@@ -18,10 +18,12 @@ from surefoot.config.schedule import (
     PolynomialConfig,
     RexConfig,
 )
-from surefoot.config.tuning import DoraConfig, FullConfig, TuningConfig
+from surefoot.config.tuning import DoraConfig, FullConfig, TuningConfig, weights_dtype
+from surefoot.families.facts import FAMILIES
 from surefoot.finding import StepRow
 from surefoot.formats.headers import TensorHeader
 from surefoot.optim.facts import facts_of
+from surefoot.optim.lost_steps import share_lost
 from surefoot.optim.scaling import StepScale, TensorKind, lora_up_factor, step_scale, usual_rms
 from surefoot.optim.schedules import Schedule, relative_rate, steps_of_share
 from surefoot.optim.steady import steady_steps
@@ -150,7 +152,26 @@ def _row(
         total=total,
         layer_change=_layer_change(middle, total),
         known=not facts_of(config.optimizer).finds_rate,
+        lost=_lost(config, middle.rms, [scale.at(middle.rms) * rate for rate in rates]),
     )
+
+
+def _rounds_to_nearest(config: RunConfig) -> bool:
+    """Whether weights are in bfloat16 and lose the steps that are below its digits."""
+    optimizer = config.optimizer
+    keeps = isinstance(optimizer, AdafactorConfig) and optimizer.rounding != "nearest"
+    return weights_dtype(config.tuning) == "bf16" and not keeps
+
+
+def _lost(config: RunConfig, rms: float, steps: list[float]) -> float:
+    """The share of a tensor's steps that is lost, over its numbers and the run."""
+    taken = [step for step in steps if step]
+    if not taken or not _rounds_to_nearest(config):
+        return 0.0
+    # Of a rate that is found in the run, the customary one is a fair guess.
+    found = facts_of(config.optimizer).finds_rate
+    factor = FAMILIES[config.model.family].full_lr if found else 1.0
+    return math.fsum(share_lost(factor * step, rms) for step in taken) / len(taken)
 
 
 def _middle(members: list[PlannedTensor], config: RunConfig) -> PlannedTensor:

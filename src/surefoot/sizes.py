@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from surefoot.config.optimizer import AdafactorConfig
 from surefoot.config.run import RunConfig
-from surefoot.config.tuning import FullConfig
+from surefoot.config.tuning import FullConfig, weights_dtype
 from surefoot.optim.facts import facts_of
-from surefoot.optim.memory import remembered_bytes
+from surefoot.optim.memory import WIDTHS, remembered_bytes
 from surefoot.sheet import PlannedTensor
 
-_FP32 = 4
+_FP32 = WIDTHS["fp32"]
 
 
 @dataclass(frozen=True)
@@ -19,8 +20,8 @@ class Bytes:
     """Sizes in bytes.
 
     Attributes:
-        trained: The trained tensors, in fp32.
-        gradients: Their gradients.
+        trained: The trained tensors.
+        gradients: Their gradients; the largest, where each is freed before the next.
         optimizer: What the optimizer remembers of them.
         ema: Their moving average.
         checkpoint: One checkpoint on disk.
@@ -56,20 +57,23 @@ def bytes_of(
         tensors: What is trained.
         pictures: How many are cached.
         latent_numbers: Numbers in one picture's latents.
-        model_bytes: Size of the base model in fp32, which full fine-tuning writes anew.
+        model_bytes: Size of the whole model, which full fine-tuning writes anew.
     """
-    trained = _FP32 * sum(tensor.numbers for tensor in tensors)
+    dtype = weights_dtype(config.tuning)
+    numbers = [tensor.numbers for tensor in tensors]
+    trained = WIDTHS[dtype] * sum(numbers)
     optimizer = sum(
-        remembered_bytes(config.optimizer, tensor.kind, tensor.shape) for tensor in tensors
+        remembered_bytes(config.optimizer, tensor.kind, tensor.shape, dtype) for tensor in tensors
     )
-    ema = 0 if config.train.ema == "off" else trained
+    ema = 0 if config.train.ema == "off" else _FP32 * sum(numbers)
     # A checkpoint also holds the weights to show, where they are not the trained ones.
-    shown = trained if ema or facts_of(config.optimizer).averages else 0
+    shown = ema or (trained if facts_of(config.optimizer).averages else 0)
     mirrored = 2 if config.data.flip else 1
     whole_model = isinstance(config.tuning, FullConfig)
     return Bytes(
         trained=trained,
-        gradients=trained,
+        gradients=WIDTHS[dtype]
+        * (max(numbers, default=0) if _freed_at_once(config) else sum(numbers)),
         optimizer=optimizer,
         ema=ema,
         checkpoint=trained + optimizer + shown,
@@ -77,3 +81,10 @@ def bytes_of(
         # Mean and standard deviation, fp32.
         cache=0 if config.data.cache == "off" else 2 * _FP32 * pictures * latent_numbers * mirrored,
     )
+
+
+def _freed_at_once(config: RunConfig) -> bool:
+    """Whether each gradient is used and freed before the next is there."""
+    optimizer = config.optimizer
+    inside = isinstance(optimizer, AdafactorConfig) and optimizer.step_in_backward
+    return inside and config.train.gradient_accumulation == 1

@@ -211,6 +211,18 @@ WORDS: dict[str, Words] = {
         helps=(N_("set relative_step = false and a learning rate near {lr:.0e}"),),
     ),
     **OPTIMIZER_WORDS,
+    "SF129": Words(
+        N_("weights in bf16 are rounded to the nearest here, and {percent:.0f} % of the steps of "
+           "`{kind}` are lost: their mean is {step:.1e}, and a number of {rms:.2g} changes from "
+           "{smallest:.1e} on"),
+        notes=(N_("a weight whose steps are lost stays where it is, however many there are."),),
+        helps=(N_("take adafactor with rounding = \"stochastic\", which keeps such steps on "
+                  "average, or set tuning.weights = \"fp32\""),),
+    ),
+    "SF130": Words(
+        N_("weights in bf16 cannot give a forward pass in fp32"),
+        helps=(N_("set train.precision = \"bf16\", or tuning.weights = \"fp32\""),),
+    ),
     "SF131": Words(
         N_("the warm-up is given twice: warmup_steps = {steps} and warmup_fraction = {fraction:g}"),
         helps=(N_("remove one of the two"),),
@@ -219,6 +231,20 @@ WORDS: dict[str, Words] = {
         N_("{cycles} cycles do not fit into the {steps} steps after the warm-up: some would have "
            "no step"),
         helps=(N_("lower schedule.cycles or schedule.cycle_multiplier"),),
+    ),
+    "SF133": Words(
+        N_("gradients cannot be clipped by clip_grad_norm = {clip:g} with step_in_backward: when "
+           "the norm of all is known, every tensor has moved and its gradient is gone"),
+        helps=(N_("set clip_grad_norm = \"off\"; adafactor clips the update of each tensor by "
+                  "clip_threshold"),),
+    ),
+    "SF134": Words(
+        N_("step_in_backward saves no memory with gradient_accumulation = {parts}: gradients are "
+           "kept until the last pass, {megabytes:.0f} MB"),
+    ),
+    "SF135": Words(
+        N_("step_in_backward saves little here: all gradients of the adapters take "
+           "{megabytes:.2g} MB"),
     ),
     "SF201": Words(
         N_("the config says {asked}, the model's scheduler says {found}"),

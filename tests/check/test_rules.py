@@ -10,6 +10,7 @@ import pytest
 from surefoot.check.render import render_finding
 from surefoot.check.rules import RULES, review
 from surefoot.finding import LEVELS, Finding
+from tests.check.memory_cases import BF16, MEMORY_CASES
 from tests.check.optimizer_cases import OPTIMIZER_CASES
 from tests.check.rule_cases import SCHEDULE_CASES, Case
 from tests.run_files import look, write_pictures, write_run
@@ -168,6 +169,7 @@ CASES = (
         "data.folders",
     ),
     *(Case(*case) for case in OPTIMIZER_CASES),
+    *MEMORY_CASES,
 )
 BY_CODE = {case.code: case for case in CASES}
 
@@ -354,3 +356,20 @@ def test_rules_are_silent_about_what_could_not_be_looked_at(tmp_path: Path) -> N
     plan, found, findings = look(write_run(tmp_path, changes), SCALED, "data.resolution=50")
     assert [finding.code for finding in findings] == ["SF020", "SF030", "SF041"]
     assert review(plan, found) == findings
+
+
+@pytest.mark.parametrize("kind", ["adamw", "lion", "prodigy"])
+def test_optimizers_that_round_to_the_nearest_are_told_to_lose_steps(
+    kind: str, tmp_path: Path
+) -> None:
+    run_file = write_run(tmp_path)
+    (finding,) = with_code(look(run_file, *BF16, f"optimizer.kind={kind}")[2], "SF129")
+    assert [change.path for change in finding.changes] == ["tuning.weights"]
+    assert float(finding.values["percent"]) > 90
+    shown = render_finding(finding, "run.toml", run_file.read_text(encoding="utf-8")).plain
+    assert "lost in rounding" in shown
+
+
+def test_gradients_that_cannot_be_clipped_are_not_said_to_be_clipped_twice(tmp_path: Path) -> None:
+    overrides = ("optimizer.step_in_backward=true", "train.clip_grad_norm=1.0")
+    assert with_code(look(write_run(tmp_path), *overrides)[2], "SF105") == []

@@ -339,7 +339,7 @@ def test_numbers_that_an_optimizer_changes_in_its_groups_are_kept_and_its_option
 ) -> None:
     d0 = 1e-6
 
-    def build(_config: Any, lr: float, trainables: Any) -> Counting:
+    def build(_config: Any, lr: float, trainables: Any, seed: int) -> Counting:
         parameters: list[nn.Parameter] = [item.parameter for item in trainables]
         groups = [{"params": some, "kind": "weight"} for some in (parameters[:2], parameters[2:])]
         return Counting(groups, lr, d0)

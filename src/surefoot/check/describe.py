@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from surefoot.config.optimizer import AdafactorConfig
 from surefoot.config.optimizer_libraries import NamedOptimizerConfig
+from surefoot.config.tuning import WeightsDtype, weights_dtype
 from surefoot.language import _
 from surefoot.plan import Plan
 
@@ -62,8 +63,8 @@ def describe(plan: Plan) -> list[tuple[str, str]]:
 def _tuning(plan: Plan) -> str:
     parts = " + ".join(plan.config.tuning.parts)
     if not plan.rank:
-        return _("full, {parts}, {numbers:,} numbers").format(
-            parts=parts, numbers=plan.trained_numbers
+        return _("full, {parts}, {numbers:,} numbers in {dtype}").format(
+            parts=parts, numbers=plan.trained_numbers, dtype=weights_dtype(plan.config.tuning)
         )
     template = _(
         "{kind} rank {rank} alpha {alpha:g}, {layers} layers of {parts}, {numbers:,} numbers"
@@ -81,15 +82,26 @@ def _tuning(plan: Plan) -> str:
 def _optimizer(plan: Plan) -> str:
     optimizer, schedule = plan.config.optimizer, plan.schedule
     if isinstance(optimizer, AdafactorConfig):
-        scale = optimizer.scale_parameter
-        word = f'"{scale}"' if isinstance(scale, str) else str(scale).lower()
-        name = f"adafactor scale_parameter = {word}"
+        name = _adafactor(optimizer, weights_dtype(plan.config.tuning))
         if optimizer.relative_step:
-            return f"{name}, relative_step"
+            return name
     else:
         name = optimizer.name if isinstance(optimizer, NamedOptimizerConfig) else optimizer.kind
     warmup = _(", warm-up {steps}").format(steps=schedule.warmup_steps)
     return f"{name}, lr {plan.lr:g} {schedule.kind}{warmup if schedule.warmup_steps else ''}"
+
+
+def _adafactor(optimizer: AdafactorConfig, weights: WeightsDtype) -> str:
+    scale = optimizer.scale_parameter
+    word = f'"{scale}"' if isinstance(scale, str) else str(scale).lower()
+    options = [f"adafactor scale_parameter = {word}"]
+    if weights == "bf16":
+        options.append(f'rounding = "{optimizer.rounding}"')
+    if optimizer.step_in_backward:
+        options.append("step_in_backward")
+    if optimizer.relative_step:
+        options.append("relative_step")
+    return ", ".join(options)
 
 
 def _pictures(plan: Plan) -> str:

@@ -60,6 +60,7 @@ def sheet_lines(rows: Sequence[StepRow]) -> list[str]:
     """The effective-step sheet, one line for each kind of tensor, columns aligned."""
     if not rows:
         return []
+    losing = any(row.lost for row in rows)
     table = [
         (
             _("tensor"),
@@ -69,8 +70,9 @@ def sheet_lines(rows: Sequence[StepRow]) -> list[str]:
             _("step per element"),
             _("a step moves it by"),
             _("over the run at most"),
+            *((_("lost in rounding"),) if losing else ()),
         ),
-        *(_cells(row) for row in rows),
+        *((*_cells(row), *((_percent(row.lost),) if losing else ())) for row in rows),
     ]
     widths = [max(cell_len(row[column]) for row in table) for column in range(len(table[0]))]
     return [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+from surefoot.check.memory_rules import MEMORY_RULES
 from surefoot.check.optimizer_rules import OPTIMIZER_RULES
 from surefoot.config.optimizer import AdafactorConfig
 from surefoot.config.schedule import ConstantConfig, CosineRestartsConfig
@@ -120,8 +121,9 @@ def relative_step_is_constant(plan: Plan, _survey: Survey) -> Iterator[Finding]:
 
 def clipped_twice(plan: Plan, _survey: Survey) -> Iterator[Finding]:
     """SF105. Source: transformers' documentation of Adafactor advises against both."""
-    clip = plan.config.train.clip_grad_norm
-    if isinstance(plan.config.optimizer, AdafactorConfig) and clip != "off":
+    clip, optimizer = plan.config.train.clip_grad_norm, plan.config.optimizer
+    # With the step inside backward it cannot be done at all, which SF133 says.
+    if isinstance(optimizer, AdafactorConfig) and clip != "off" and not optimizer.step_in_backward:
         change = Change("train.clip_grad_norm", '"off"', f"{clip:g}")
         yield Finding("SF105", "warning", "train.clip_grad_norm", {"clip": clip}, changes=(change,))
 
@@ -296,6 +298,7 @@ RULES: tuple[Rule, ...] = (
     relative_rate_too_high,
     unscaled_relative_step,
     *OPTIMIZER_RULES,
+    *MEMORY_RULES,
     wrong_prediction,
     targets_that_match_nothing,
     resolution_that_does_not_fit,

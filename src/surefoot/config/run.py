@@ -98,7 +98,7 @@ class TrainConfig(Section):
     """Largest norm of all gradients together. Adafactor clips its updates itself."""
 
     precision: Literal["fp32", "bf16"] = "fp32"
-    """`bf16`: the forward pass in bfloat16; trained weights stay fp32."""
+    """`bf16`: the forward pass in bfloat16; trained weights stay as `tuning` has them."""
 
     gradient_checkpointing: bool = False
     """Compute activations twice to hold fewer of them."""

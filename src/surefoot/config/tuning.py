@@ -10,6 +10,7 @@ from surefoot.config.section import Section
 
 Part = Literal["unet", "text_encoder"]
 Preset = Literal["attention", "attention+feed_forward", "linear", "all"]
+WeightsDtype = Literal["fp32", "bf16"]
 Parts = Annotated[tuple[Part, ...], Field(min_length=1)]
 
 
@@ -21,6 +22,10 @@ class FullConfig(Section):
 
     parts: Parts = ("unet",)
     """Which parts are trained: `unet`, `text_encoder`."""
+
+    weights: WeightsDtype = "fp32"
+    """`bf16`: the trained parts are kept in bfloat16, for half the memory of weights and gradients.
+    Adafactor's `rounding` says what becomes of steps smaller than its digits."""
 
 
 class _AdapterConfig(Section):
@@ -52,3 +57,8 @@ class DoraConfig(_AdapterConfig):
 
 
 TuningConfig = Annotated[FullConfig | LoraConfig | DoraConfig, Field(discriminator="kind")]
+
+
+def weights_dtype(tuning: TuningConfig) -> WeightsDtype:
+    """What trained weights are kept in; adapters are small, and always fp32."""
+    return tuning.weights if isinstance(tuning, FullConfig) else "fp32"

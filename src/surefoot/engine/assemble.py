@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from surefoot.config.tuning import DoraConfig, FullConfig, LoraConfig
+from surefoot.config.optimizer import AdafactorConfig
+from surefoot.config.tuning import DoraConfig, FullConfig, LoraConfig, WeightsDtype
 from surefoot.data.batches import Batches, repeat_indices
 from surefoot.data.cache import LatentCache
 from surefoot.data.encoded import EncodedPictures
@@ -30,11 +31,15 @@ from surefoot.engine.wiring import check_wiring
 from surefoot.families import sd15
 from surefoot.families.family import Family
 from surefoot.finding import Finding, Refused
+from surefoot.optim.adafactor import Adafactor
 from surefoot.optim.facts import facts_of
+from surefoot.optim.in_backward import StepInBackward
 from surefoot.plan import Plan
 from surefoot.survey import Survey
 from surefoot.tuning import dora, full, lora
 from surefoot.tuning.trainable import Tuned
+
+_DTYPES: dict[WeightsDtype, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 def assemble(plan: Plan, survey: Survey, events: Events, state: State | None) -> Session:
@@ -47,7 +52,7 @@ def assemble(plan: Plan, survey: Survey, events: Events, state: State | None) ->
     family = load_family(plan, device)
     tuned = attach(plan, family)
     train = plan.config.train
-    optimizer = build_optimizer(plan.config.optimizer, plan.lr, tuned.trainables)
+    optimizer = build_optimizer(plan.config.optimizer, plan.lr, tuned.trainables, plan.config.seed)
     memory = OptimizerMemory(optimizer, tuned.trainables)
     average = _average(plan, tuned, optimizer)
     if train.gradient_checkpointing:
@@ -73,6 +78,7 @@ def assemble(plan: Plan, survey: Survey, events: Events, state: State | None) ->
         family=family,
         tuned=tuned,
         optimizer=optimizer,
+        in_backward=_in_backward(plan, optimizer),
         memory=memory,
         average=average,
         pictures=_encoded(plan, family, cache, examples),
@@ -85,6 +91,12 @@ def assemble(plan: Plan, survey: Survey, events: Events, state: State | None) ->
         first_step=0 if state is None else state.step,
         findings=tuple(findings),
     )
+
+
+def _in_backward(plan: Plan, optimizer: Optimizer) -> StepInBackward | None:
+    config = plan.config.optimizer
+    asked = isinstance(config, AdafactorConfig) and config.step_in_backward
+    return StepInBackward(optimizer) if asked and isinstance(optimizer, Adafactor) else None
 
 
 def _average(
@@ -136,7 +148,7 @@ def attach(plan: Plan, family: Family) -> Tuned:
     generator = torch_generator(plan.config.seed, "adapter")
     match tuning:
         case FullConfig():
-            tuned = full.attach(parts)
+            tuned = full.attach(parts, _DTYPES[tuning.weights])
         case LoraConfig():
             tuned = lora.attach(
                 parts, plan.targets, rank=plan.rank, alpha=plan.alpha, generator=generator

@@ -10,39 +10,49 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+_TOGETHER = 64
+"""Tensors that are widened to fp32 at once, so that there is never a wide copy of all."""
+
 
 @final
 class MovingAverage:
     """An exponential moving average whose decay warms up, so that short runs are not left behind.
 
-    The decay after `n` updates is `min(decay, (1 + n) / (10 + n))`.
+    The decay after `n` updates is `min(decay, (1 + n) / (10 + n))`. The averages are fp32 whatever
+    the weights are: they move by less than a bfloat16 tells apart.
     """
 
     def __init__(self, parameters: Sequence[nn.Parameter], decay: float) -> None:
         """Starts at the parameters as they are."""
         self._parameters = list(parameters)
         self._decay = decay
-        self.averages: list[Tensor] = [item.detach().clone() for item in parameters]
+        self.averages: list[Tensor] = [
+            item.detach().to(torch.float32, copy=True) for item in parameters
+        ]
 
     @torch.no_grad()
     def update(self, updates: int) -> None:
         """Moves towards the parameters; `updates` counts the earlier ones."""
         decay = min(self._decay, (1 + updates) / (10 + updates))
-        current = [item.detach() for item in self._parameters]
-        get_ema_multi_avg_fn(decay)(self.averages, current, updates)
+        average = get_ema_multi_avg_fn(decay)
+        for first in range(0, len(self._parameters), _TOGETHER):
+            some = slice(first, first + _TOGETHER)
+            current = [item.detach().float() for item in self._parameters[some]]
+            average(self.averages[some], current, updates)
 
     @contextmanager
     def in_place(self) -> Iterator[None]:
         """Within it the parameters hold the averages; afterwards what they held before."""
-        self._swap()
+        # Put aside, not swapped: an average would lose its digits in a bfloat16 weight. There is
+        # room for it where the gradients were.
+        kept = [item.detach().clone() for item in self._parameters]
+        self._fill(self.averages)
         try:
             yield
         finally:
-            self._swap()
+            self._fill(kept)
 
     @torch.no_grad()
-    def _swap(self) -> None:
-        for parameter, average in zip(self._parameters, self.averages, strict=True):
-            kept = parameter.detach().clone()
-            parameter.copy_(average)
-            average.copy_(kept)
+    def _fill(self, tensors: Sequence[Tensor]) -> None:
+        for parameter, tensor in zip(self._parameters, tensors, strict=True):
+            parameter.copy_(tensor)

@@ -20,6 +20,7 @@ from surefoot.language import _
 from surefoot.objective.losses import loss_of_each, min_snr_weight
 from surefoot.objective.noise import draw_noise
 from surefoot.optim.rates import real_rates
+from surefoot.optim.root_mean_square import total_norm
 
 _MOVED_BY = 3  # steps: the gradient of lora_down is zero at the first, since lora_up is
 _REFUSED_IN_A_ROW = 3
@@ -35,16 +36,16 @@ def train(session: Session, reporter: Reporter) -> None:
     plan = session.plan
     if session.first_step == 0:
         _look(session, 0, reporter)
-    movement = Movement(session.tuned)
+    movement = Movement(session.tuned, session.optimizer)
     refused = 0
     with reporter.stage(_("training"), plan.steps, session.first_step):
         for step in range(session.first_step, plan.steps):
             started = time.monotonic()
+            _set_rate(session, step)
             loss = _forward_and_backward(session, step)
             norm = _gradient_norm(session)
-            _set_rate(session, step)
             if math.isfinite(norm):
-                session.optimizer.step()
+                _step(session)
                 refused = 0
             else:
                 refused = _refuse(session, step, norm, refused)
@@ -61,10 +62,15 @@ def train(session: Session, reporter: Reporter) -> None:
 
 
 def _forward_and_backward(session: Session, step: int) -> float:
-    """Adds up the gradients of a step; returns its mean loss."""
+    """Adds up the gradients of a step, and steps in the last backward pass where that is asked.
+
+    Returns the mean loss.
+    """
     parts = session.plan.config.train.gradient_accumulation
     total = torch.zeros((), device=session.device)
     for part in range(parts):
+        if session.in_backward is not None:
+            session.in_backward.enabled = part == parts - 1
         loss = _loss(session, step, part) / parts
         loss.backward()
         total += loss.detach()
@@ -103,11 +109,11 @@ def _loss(session: Session, step: int, part: int) -> Tensor:
 
 def _gradient_norm(session: Session) -> float:
     """The norm of all gradients before clipping; clips where asked."""
+    if session.in_backward is not None:
+        return float(session.in_backward.gradient_norm())
     parameters = [item.parameter for item in session.tuned.trainables]
     limit = session.plan.config.train.clip_grad_norm
-    norm = torch.nn.utils.get_total_norm(
-        [item.grad for item in parameters if item.grad is not None]
-    )
+    norm = total_norm([item.grad for item in parameters if item.grad is not None])
     # A norm that is not finite would make every gradient so, and hide where it came from.
     if limit != "off" and norm.isfinite():
         torch.nn.utils.clip_grads_with_norm_(parameters, limit, norm)
@@ -122,18 +128,32 @@ def _set_rate(session: Session, step: int) -> None:
         group["lr"] = rate
 
 
+def _step(session: Session) -> None:
+    """A step after the backward pass, unless it was taken within."""
+    if session.in_backward is None:
+        session.optimizer.step()
+
+
 def _refuse(session: Session, step: int, norm: float, refused: int) -> int:
     """Keeps a gradient that is not finite away from the weights."""
-    bad = [
-        item.name
-        for item in session.tuned.trainables
-        if item.parameter.grad is not None and not item.parameter.grad.isfinite().all()
-    ]
+    bad = _not_finite(session)
     session.events.write("refused", step=step + 1, norm=str(norm), tensors=len(bad))
     if refused + 1 >= _REFUSED_IN_A_ROW:
         values = {"count": refused + 1, "step": step + 1, "example": bad[0] if bad else "?"}
         raise Refused([Finding("SF502", "error", "", dict(values))])
     return refused + 1
+
+
+def _not_finite(session: Session) -> list[str]:
+    """The names of the tensors whose gradient is not finite."""
+    if session.in_backward is not None:
+        stayed = {id(weight) for weight in session.in_backward.not_finite()}
+        return [item.name for item in session.tuned.trainables if id(item.parameter) in stayed]
+    return [
+        item.name
+        for item in session.tuned.trainables
+        if item.parameter.grad is not None and not item.parameter.grad.isfinite().all()
+    ]
 
 
 def _check_movement(session: Session, movement: Movement, reporter: Reporter) -> None:

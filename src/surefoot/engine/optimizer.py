@@ -34,9 +34,15 @@ Groups = list[external.Group]
 
 
 def build_optimizer(
-    config: OptimizerConfig, lr: float, trainables: Sequence[Trainable]
+    config: OptimizerConfig, lr: float, trainables: Sequence[Trainable], seed: int = 0
 ) -> Optimizer:
     """The optimizer over exactly these tensors, in groups of one kind.
+
+    Args:
+        config: Its section.
+        lr: The learning rate at its highest.
+        trainables: The tensors.
+        seed: Of stochastic rounding.
 
     Raises:
         Refused: If the class of `pytorch_optimizer` does not take its arguments.
@@ -44,7 +50,7 @@ def build_optimizer(
     groups = _by_kind(trainables)
     match config:
         case AdafactorConfig():
-            return _adafactor(config, lr, group_by_kind(trainables))
+            return _adafactor(config, lr, group_by_kind(trainables), seed)
         case AdamWConfig():
             return AdamW(
                 groups,
@@ -86,7 +92,9 @@ def _by_kind(trainables: Sequence[Trainable]) -> Groups:
     ]
 
 
-def _adafactor(config: AdafactorConfig, lr: float, groups: list[dict[str, object]]) -> Adafactor:
+def _adafactor(
+    config: AdafactorConfig, lr: float, groups: list[dict[str, object]], seed: int
+) -> Adafactor:
     return Adafactor(
         groups,
         lr,
@@ -99,6 +107,8 @@ def _adafactor(config: AdafactorConfig, lr: float, groups: list[dict[str, object
         eps1=config.eps1,
         eps2=config.eps2,
         weight_decay=config.weight_decay,
+        rounding=config.rounding,
+        seed=seed,
     )
 
 
@@ -128,7 +138,7 @@ def _library_class(
                 "eps2": config.eps2,
             }
         case StableAdamWConfig():
-            # Kahan summation is of use to weights in bf16, and these are fp32.
+            # Its Kahan summation is of use to weights in bf16, which Adafactor is there for.
             own = {"betas": (config.beta1, config.beta2), "kahan_sum": False}
             return "StableAdamW", {**decay, **own, "eps": config.eps}
         case AdanConfig():
@@ -198,7 +208,9 @@ def _prodigy(config: ProdigyConfig) -> dict[str, object]:
 def _prodigy_plus(config: ProdigyPlusConfig) -> dict[str, object]:
     same = config.model_dump(exclude={"kind", "lr", "beta1", "beta2", "beta3"})
     beta3 = None if config.beta3 == "auto" else config.beta3
-    return {**same, "betas": (config.beta1, config.beta2), "beta3": beta3}
+    # Its stochastic rounding draws numbers that no checkpoint brings back.
+    own = {"betas": (config.beta1, config.beta2), "beta3": beta3, "stochastic_rounding": False}
+    return {**same, **own}
 
 
 def _limit(growth_rate: float | str) -> float:

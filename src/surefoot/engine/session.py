@@ -21,6 +21,7 @@ from surefoot.engine.schedule_free import ScheduleFreeAverage
 from surefoot.engine.validation import Validation
 from surefoot.families.family import Family
 from surefoot.finding import Finding
+from surefoot.optim.in_backward import StepInBackward
 from surefoot.plan import Plan, settings
 from surefoot.tuning.trainable import Tuned
 
@@ -33,6 +34,7 @@ class Session:
         order: Position in an epoch to example, repeats included.
         average: What is shown and exported instead of the trained weights, `None` without one.
         validation: `None` without held-out pictures.
+        in_backward: Steps the optimizer within the backward pass, `None` where it steps after it.
         memory: Takes the optimizer's state out for a checkpoint.
         first_step: 0, or the step after the checkpoint that the run goes on from.
         findings: What there is to say of the checkpoint that it goes on from.
@@ -43,6 +45,7 @@ class Session:
     family: Family
     tuned: Tuned
     optimizer: Optimizer
+    in_backward: StepInBackward | None
     memory: OptimizerMemory
     average: MovingAverage | ScheduleFreeAverage | None
     pictures: EncodedPictures

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import final
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from surefoot.optim.rounding import loses_digits
 from surefoot.tuning.trainable import Tuned
 
 _SAMPLE = 4096
@@ -38,18 +40,40 @@ def check_wiring(tuned: Tuned, optimizer: Optimizer) -> None:
 class Movement:
     """Remembers a sample of each trained tensor, to tell later which ones have not moved."""
 
-    def __init__(self, tuned: Tuned) -> None:
+    def __init__(self, tuned: Tuned, optimizer: Optimizer) -> None:
         """Takes the sample now."""
         self._tuned = tuned
+        self._optimizer = optimizer
         self._before = [_sample(item.parameter) for item in tuned.trainables]
 
     def unmoved(self) -> list[str]:
-        """Names of tensors whose sample is what it was; rows of an embedding may rest unused."""
+        """Names of tensors whose sample is what it was.
+
+        Rows of an embedding may rest unused, and a small tensor in bfloat16 whose steps are not
+        lost may rest for a while.
+        """
+        moving = {id(parameter) for parameter in _moving_sometimes(self._optimizer)}
         return [
             item.name
             for item, before in zip(self._tuned.trainables, self._before, strict=True)
-            if item.kind != "embedding" and torch.equal(_sample(item.parameter), before)
+            if item.kind != "embedding"
+            and id(item.parameter) not in moving
+            and torch.equal(_sample(item.parameter), before)
         ]
+
+
+def _moving_sometimes(optimizer: Optimizer) -> Iterator[Tensor]:
+    """Tensors that a gradient came to, and that take a small step later or by chance."""
+    for group in optimizer.param_groups:
+        if group.get("rounding", "nearest") == "nearest":
+            continue
+        for parameter in group["params"]:
+            state = optimizer.state.get(parameter, {})
+            moment = state.get("square", state.get("row"))
+            # Without any gradient it is eps1.
+            came = moment is not None and moment.max() > 10 * group["eps1"]
+            if came and loses_digits(parameter.dtype):
+                yield parameter
 
 
 def _sample(parameter: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import (
     StableDiffusionPipeline,
 )
+from diffusers.utils.torch_utils import randn_tensor
 from PIL import Image
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
@@ -81,15 +82,23 @@ class StableDiffusion:
         seeds: Sequence[int],
     ) -> list[Image.Image]:
         """One picture for each prompt, by diffusers' own pipeline and the model's scheduler."""
-        pictures, _ = self._pipeline(
-            list(prompts),
-            height=resolution,
-            width=resolution,
-            num_inference_steps=steps,
-            guidance_scale=guidance,
-            generator=[torch.Generator().manual_seed(seed) for seed in seeds],
-            return_dict=False,
-        )
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        side = resolution // self._pipeline.vae_scale_factor
+        shape = (len(prompts), int(self._unet.config["in_channels"]), side, side)
+        # In fp32 whatever the weights are: the pipeline would draw other numbers in bfloat16.
+        latents = randn_tensor(shape, generator=generators, device=self._device)
+        mixed = any(part.dtype != torch.float32 for part in (self._unet, self._text_encoder))
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=mixed):
+            pictures, _ = self._pipeline(
+                list(prompts),
+                height=resolution,
+                width=resolution,
+                num_inference_steps=steps,
+                guidance_scale=guidance,
+                generator=generators,
+                latents=latents,
+                return_dict=False,
+            )
         return cast(list[Image.Image], pictures)
 
     def vae_weights(self) -> dict[str, Tensor]:

@@ -173,12 +173,13 @@ class Adafactor(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        self._finite = []
+        self._finite = {}
         for index in range(len(self.param_groups)):
             found: list[Run] = []
             for stack in self._stacks_of(index):
                 found.extend(runs(stack, _gradients(stack.parameters)))
-            self._step_runs(cast(AdafactorGroup, self.param_groups[index]), found)
+            group = cast(AdafactorGroup, self.param_groups[index])
+            self._finite[index] = self._step_runs(group, found)
         return loss
 
     @torch.no_grad()
@@ -199,16 +200,18 @@ class Adafactor(Optimizer):
         if gradient is not None:
             step = int(stack.states[place].get("step", 0)) + 1
             run = Run(stack, place, place + 1, [gradient], step)
-            self._step_runs(cast(AdafactorGroup, self.param_groups[index]), [run])
+            group = cast(AdafactorGroup, self.param_groups[index])
+            self._finite[parameter] = self._step_runs(group, [run])
 
     def refused(self) -> int:
-        """Tensors whose gradient was not finite in the last step; waits for the device."""
-        return sum(int((~finite).sum()) for finite in self._finite)
+        """Tensors whose gradient was not finite in their last step; waits for the device."""
+        return sum(int((~some).sum()) for found in self._finite.values() for some in found)
 
     def _forget_stacks(self) -> None:
         self._stacks: dict[int, tuple[object, list[Stack]]] = {}
         self._places: dict[Tensor, tuple[int, Stack, int]] = {}
-        self._finite: list[Tensor] = []
+        # By group after `step`, by tensor after `step_parameter`.
+        self._finite: dict[int | Tensor, list[Tensor]] = {}
 
     def _stacks_of(self, index: int) -> list[Stack]:
         """The stacks of a group, made anew when what they hold has changed."""
@@ -237,7 +240,9 @@ class Adafactor(Optimizer):
             self._stacks[index] = held = (made_of, stacks)
         return held[1]
 
-    def _step_runs(self, group: AdafactorGroup, found: list[Run]) -> None:
+    def _step_runs(self, group: AdafactorGroup, found: list[Run]) -> list[Tensor]:
+        """Returns whose gradients were finite."""
+        finite: list[Tensor] = []
         # Together; apart only if they have other steps behind them, which means other decays.
         for step in sorted({run.step for run in found}):
             rate = group["lr"]
@@ -258,7 +263,8 @@ class Adafactor(Optimizer):
             together = [run for run in found if run.step == step]
             for run in together:
                 begin(run, rule)
-            self._finite.extend(step_runs(together, rule))
+            finite += step_runs(together, rule)
+        return finite
 
 
 def _gradients(parameters: Sequence[Tensor]) -> list[Tensor | None]:

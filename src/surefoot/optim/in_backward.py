@@ -6,9 +6,9 @@ from typing import final
 
 import torch
 from torch import Tensor
-from torch.nn.utils import get_total_norm
 
 from surefoot.optim.adafactor import Adafactor
+from surefoot.optim.root_mean_square import total_norm
 
 
 @final
@@ -25,14 +25,16 @@ class StepInBackward:
     Gradients that are accumulated over several backward passes have to be kept until the last:
     set `enabled` to false for all passes but that. Clipping by the norm of all gradients is not
     possible, since that norm is known only when all tensors have moved; Adafactor clips each
-    tensor's update itself (`clip_threshold`).
+    tensor's update itself (`clip_threshold`). For the same reason a gradient that is not finite
+    keeps its own weight where it is, and not the others.
     """
 
     def __init__(self, optimizer: Adafactor) -> None:
         """Tensors that take no gradient now are followed as well: they may be unfrozen later."""
         self.enabled = True
         self._optimizer = optimizer
-        self._norms: list[Tensor] = []
+        self._norms: dict[Tensor, Tensor] = {}
+        self._told: dict[Tensor, Tensor] = {}
         self._hooks = [
             parameter.register_post_accumulate_grad_hook(self._step)
             for group in optimizer.param_groups
@@ -55,11 +57,15 @@ class StepInBackward:
     def _step(self, parameter: Tensor) -> None:
         if not self.enabled or parameter.grad is None:
             return
-        self._norms.append(get_total_norm([parameter.grad]).float())
+        self._norms[parameter] = total_norm([parameter.grad])
         self._optimizer.step_parameter(parameter)
         parameter.grad = None
 
     def gradient_norm(self) -> Tensor:
         """The norm of all gradients since this was last asked, before any clipping."""
-        norms, self._norms = self._norms, []
-        return get_total_norm(norms)
+        self._told, self._norms = self._norms, {}
+        return total_norm(list(self._told.values()))
+
+    def not_finite(self) -> list[Tensor]:
+        """The weights that stayed, of those whose gradients `gradient_norm` was last about."""
+        return [weight for weight, norm in self._told.items() if not norm.isfinite()]

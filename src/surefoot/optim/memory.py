@@ -20,45 +20,52 @@ from surefoot.config.optimizer_libraries import (
     SoapConfig,
     StableAdamWConfig,
 )
+from surefoot.config.tuning import WeightsDtype
 from surefoot.optim.scaling import TensorKind
 
-_FP32 = 4
+WIDTHS: dict[WeightsDtype, int] = {"fp32": 4, "bf16": 2}
+"""Bytes of a number."""
+
+_FP32 = WIDTHS["fp32"]
 _BLOCK = 256  # numbers of one scale in bitsandbytes' blockwise quantisation
 
 
 def remembered_bytes(  # noqa: C901 - one row a kind
-    config: OptimizerConfig, kind: TensorKind, shape: tuple[int, ...]
+    config: OptimizerConfig, kind: TensorKind, shape: tuple[int, ...], dtype: WeightsDtype = "fp32"
 ) -> int:
     """Bytes that stay between two steps, the gradient and the tensor itself apart.
 
-    For a class of pytorch-optimizer by name this is a guess: two numbers a weight, as most have.
+    Adafactor's and those in 8 bits are the same for any `dtype` of the tensor; others remember in
+    it. For a class of pytorch-optimizer by name this is a guess: two numbers a weight.
     """
-    numbers = math.prod(shape)
+    numbers, width = math.prod(shape), WIDTHS[dtype]
     match config:
         case AdafactorConfig():
-            return _FP32 * (_adafactor(shape) + (numbers if config.beta1 > 0 else 0))
+            compensation = numbers * width if dtype == "bf16" and config.rounding == "kahan" else 0
+            momentum = numbers if config.beta1 > 0 else 0
+            return _FP32 * (_adafactor(shape) + momentum) + compensation
         case (
             AdamWConfig() | StableAdamWConfig() | ScheduleFreeAdamWConfig() | NamedOptimizerConfig()
         ):
-            return _FP32 * 2 * numbers
+            return width * 2 * numbers
         case AdamW8bitConfig():
             return _in_8_bits(numbers, config.min_8bit_size)
         case LionConfig():
-            return _FP32 * numbers
+            return width * numbers
         case CameConfig():
-            return _FP32 * (numbers + (2 * _rows_and_columns(shape) or numbers))
+            return width * (numbers + (2 * _rows_and_columns(shape) or numbers))
         case DAdaptationConfig():
-            return _FP32 * 3 * numbers
+            return width * 3 * numbers
         case AdanConfig() | ProdigyConfig():
-            return _FP32 * 4 * numbers
+            return width * 4 * numbers
         case MuonConfig():
-            return _FP32 * (numbers if is_matrix(kind, shape) else 2 * numbers)
+            return width * (numbers if is_matrix(kind, shape) else 2 * numbers)
         case SoapConfig():
             sides = shape if len(shape) > 1 else ()
             squares = sum(side**2 for side in sides if side <= config.max_precondition_dim)
-            return _FP32 * (2 * numbers + 2 * squares)
+            return width * (2 * numbers + 2 * squares)
         case ProdigyPlusConfig():
-            return _prodigy_plus(config, kind, shape)
+            return _prodigy_plus(config, kind, shape, width)
         case _:
             assert_never(config)
 
@@ -88,12 +95,16 @@ def _in_8_bits(numbers: int, smallest: int) -> int:
     return 2 * numbers + _FP32 * (2 * -(-numbers // _BLOCK) + tables)
 
 
-def _prodigy_plus(config: ProdigyPlusConfig, kind: TensorKind, shape: tuple[int, ...]) -> int:
+def _prodigy_plus(
+    config: ProdigyPlusConfig, kind: TensorKind, shape: tuple[int, ...], width: int
+) -> int:
     numbers = math.prod(shape)
     ordered = sorted(shape)
     factored = config.factored and len(shape) > 1 and ordered[-1] >= 32
     # Row and column means along the two longest sides.
-    second = numbers // ordered[-1] + numbers // ordered[-2] if factored else numbers
+    second = width * numbers
+    if factored:
+        second = _FP32 * (numbers // ordered[-1] + numbers // ordered[-2])
     sample = -(-numbers // 11)  # every eleventh number, in bfloat16
     kept = (0 if config.use_speed else 2 * sample) + (2 if kind == "lora_up" else 2 * sample)
-    return _FP32 * (numbers + second) + kept
+    return width * numbers + second + kept

@@ -1,9 +1,12 @@
 """Root mean squares of many tensors, fetched from their device together."""
 
+# torch's multi-tensor operations have private names only.
+# pyright: reportPrivateUsage=false, reportPrivateImportUsage=false
+
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, cast
 
 import torch
@@ -26,6 +29,19 @@ def root_mean_squares(tensors: Iterable[Tensor]) -> list[float]:
         norms.append(_norm(tensor.detach()))
         roots.append(math.sqrt(max(1, tensor.numel())))
     return [norm / root for norm, root in zip(_fetched(norms), roots, strict=True)]
+
+
+@torch.no_grad()
+def total_norm(tensors: Sequence[Tensor]) -> Tensor:
+    """Euclidean norm over all elements of all tensors, as float32 on their device; 0 of none.
+
+    torch's own would round the norm of each bfloat16 tensor to three digits.
+    """
+    if not tensors:
+        return torch.zeros(())
+    norms = torch._foreach_norm(list(tensors), dtype=torch.float32)
+    linalg: Any = torch.linalg
+    return cast(Tensor, linalg.vector_norm(torch.stack(norms)))
 
 
 def _norm(tensor: Tensor) -> Tensor:

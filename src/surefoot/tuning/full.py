@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+import torch
 from torch import nn
 
 from surefoot.optim.grouping import fan_in_of, parameter_kind
@@ -13,16 +14,18 @@ from surefoot.tuning.layers import TuningError
 from surefoot.tuning.trainable import Trainable, Tuned
 
 
-def attach(parts: Mapping[str, nn.Module]) -> Tuned:
-    """Make every parameter of the parts trainable, in float32.
+def attach(parts: Mapping[str, nn.Module], dtype: torch.dtype = torch.float32) -> Tuned:
+    """Make every parameter of the parts trainable, in a dtype.
 
-    The parts are cast in place, buffers too: a step is about 1e-5 of a weight, and bfloat16 keeps
-    a change only from 4e-3 on. Compute in half precision with autocast around the forward pass.
+    The parts are cast in place, buffers too. A step is about 1e-5 of a weight and bfloat16 rounds a
+    change below 2e-3 away: only an optimizer that rounds otherwise trains weights in it. Of float32
+    weights, compute in half precision with autocast around the forward pass.
 
     A parameter that several modules share is trained once, under the first of its names.
 
     Args:
         parts: Name of a part (`unet`, `text_encoder`) to its network; changed in place.
+        dtype: What the parts are kept in.
 
     Raises:
         TuningError: A part has no parameters, or holds quantised ones.
@@ -32,7 +35,7 @@ def attach(parts: Mapping[str, nn.Module]) -> Tuned:
         raise TuningError("\n".join(problems))
     found: dict[int, tuple[str, nn.Parameter, TensorKind, int]] = {}
     for name, part in parts.items():
-        part.float().requires_grad_(True)
+        part.to(dtype).requires_grad_(True)
         for path, parameter, kind, fan_in in _parameters(part):
             found.setdefault(id(parameter), (f"{name}.{path}", parameter, kind, fan_in))
     trained = list(found.values())

@@ -1,0 +1,82 @@
+"""Rules about what saves memory: weights in bfloat16, the step inside the backward pass."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from surefoot.config.optimizer import AdafactorConfig
+from surefoot.config.tuning import FullConfig, weights_dtype
+from surefoot.families.facts import FAMILIES
+from surefoot.finding import Change, Finding, Value
+from surefoot.optim.lost_steps import smallest_change
+from surefoot.plan import Plan
+from surefoot.survey import Survey
+
+_MUCH = 0.1
+"""Share of the steps: less than this is lost in the last, small steps of any schedule."""
+
+
+def steps_lost_in_rounding(plan: Plan, _survey: Survey) -> Iterator[Finding]:
+    """SF129. Source: Zamirai et al. 2020, "Revisiting BFloat16 Training", arXiv 2010.06192."""
+    losing = [row for row in plan.sheet if row.lost > _MUCH]
+    if not losing:
+        return
+    optimizer, row = plan.config.optimizer, max(losing, key=lambda row: row.numbers)
+    # Of a rate that is found in the run, the customary one is a fair guess.
+    rate = 1.0 if row.known else FAMILIES[plan.config.model.family].full_lr
+    values: dict[str, Value] = {
+        "kind": row.kind,
+        "percent": 100 * row.lost,
+        "step": rate * row.total / plan.steps,
+        "rms": row.rms,
+        "smallest": smallest_change(row.rms),
+    }
+    change = Change("tuning.weights", '"fp32"', '"bf16"')
+    if isinstance(optimizer, AdafactorConfig):
+        change = Change("optimizer.rounding", '"stochastic"', f'"{optimizer.rounding}"')
+    yield Finding("SF129", "warning", change.path, values, rows=plan.sheet, changes=(change,))
+
+
+def precision_beyond_the_weights(plan: Plan, _survey: Survey) -> Iterator[Finding]:
+    """SF130. A network in bfloat16 has no fp32 to compute with."""
+    if weights_dtype(plan.config.tuning) == "bf16" and plan.config.train.precision != "bf16":
+        change = Change("train.precision", '"bf16"', f'"{plan.config.train.precision}"')
+        yield Finding("SF130", "error", "train.precision", changes=(change,))
+
+
+def clipped_before_all_are_there(plan: Plan, _survey: Survey) -> Iterator[Finding]:
+    """SF133. The norm of all gradients is known when all tensors have moved."""
+    clip = plan.config.train.clip_grad_norm
+    if _steps_in_backward(plan) and clip != "off":
+        change = Change("train.clip_grad_norm", '"off"', f"{clip:g}")
+        yield Finding("SF133", "error", "train.clip_grad_norm", {"clip": clip}, changes=(change,))
+
+
+def gradients_kept_for_accumulation(plan: Plan, _survey: Survey) -> Iterator[Finding]:
+    """SF134."""
+    parts = plan.config.train.gradient_accumulation
+    if _steps_in_backward(plan) and parts > 1:
+        values: dict[str, Value] = {"parts": parts, "megabytes": plan.bytes.gradients / 1e6}
+        yield Finding("SF134", "note", "optimizer.step_in_backward", values)
+
+
+def gradients_of_adapters_are_small(plan: Plan, _survey: Survey) -> Iterator[Finding]:
+    """SF135."""
+    if _steps_in_backward(plan) and not isinstance(plan.config.tuning, FullConfig):
+        # What all gradients would take: as much as the trained tensors.
+        values: dict[str, Value] = {"megabytes": plan.bytes.trained / 1e6}
+        yield Finding("SF135", "note", "optimizer.step_in_backward", values)
+
+
+def _steps_in_backward(plan: Plan) -> bool:
+    optimizer = plan.config.optimizer
+    return isinstance(optimizer, AdafactorConfig) and optimizer.step_in_backward
+
+
+MEMORY_RULES = (
+    steps_lost_in_rounding,
+    precision_beyond_the_weights,
+    clipped_before_all_are_there,
+    gradients_kept_for_accumulation,
+    gradients_of_adapters_are_small,
+)

@@ -1,0 +1,69 @@
+"""Cases of the rules about weights in bfloat16 and the step inside backward."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.check.rule_cases import Case
+
+FULL = "tuning.kind=full"
+BF16 = (FULL, "tuning.weights=bf16", "train.precision=bf16")
+INSIDE = "optimizer.step_in_backward=true"
+ADAMW = "optimizer.kind=adamw"
+NEAREST = "optimizer.rounding=nearest"
+
+MEMORY_CASES = (
+    Case(
+        "SF129",
+        "steps_lost_in_rounding",
+        "warning",
+        (*BF16, NEAREST, "optimizer.scale_parameter=false", "optimizer.lr=1e-5"),
+        (
+            BF16,
+            (*BF16, "optimizer.rounding=kahan"),
+            (*BF16, NEAREST, "schedule.kind=constant", "optimizer.lr=0.03"),
+            (FULL, NEAREST),
+            (FULL, ADAMW),
+            (NEAREST,),
+        ),
+        # A cosine's mean is half; a weight of about 0.05 has neighbours 2^-12 away.
+        {"kind": "weight", "step": pytest.approx(5e-6, rel=0.02), "smallest": 2.0**-13},
+        "optimizer.rounding",
+    ),
+    Case(
+        "SF130",
+        "precision_beyond_the_weights",
+        "error",
+        (FULL, "tuning.weights=bf16"),
+        (BF16, (FULL, "tuning.weights=fp32"), ("train.precision=bf16",)),
+        {},
+        "train.precision",
+    ),
+    Case(
+        "SF133",
+        "clipped_before_all_are_there",
+        "error",
+        (FULL, INSIDE, "train.clip_grad_norm=1.0"),
+        ((FULL, INSIDE), (FULL, "train.clip_grad_norm=1.0")),
+        {"clip": 1.0},
+        "train.clip_grad_norm",
+    ),
+    Case(
+        "SF134",
+        "gradients_kept_for_accumulation",
+        "note",
+        (FULL, INSIDE, "train.gradient_accumulation=2"),
+        ((FULL, INSIDE), (FULL, "train.gradient_accumulation=2")),
+        {"parts": 2},
+        "optimizer.step_in_backward",
+    ),
+    Case(
+        "SF135",
+        "gradients_of_adapters_are_small",
+        "note",
+        (INSIDE,),
+        ((FULL, INSIDE), ()),
+        {},
+        "optimizer.step_in_backward",
+    ),
+)
