@@ -11,8 +11,9 @@ Installed by the extra `cpu`.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from functools import cache
 from itertools import pairwise
 
@@ -63,8 +64,15 @@ def step_compiled(
         return
     # The longest first, so that none is left over at the end.
     tasks.sort(key=lambda task: (task[-2] - task[-1]) * task[-3])
-    for future in [_pool(threads).submit(*task) for task in tasks]:
-        future.result()
+    futures = [_pool(threads).submit(*task) for task in tasks]
+    try:
+        for future in futures:
+            future.result()
+    finally:
+        # Interrupted: tasks read memory that may be freed once this returns.
+        for future in futures:
+            future.cancel()
+        wait(futures)
 
 
 def _tasks(members: Members, floor: Tensor, finite: Tensor, rule: Rule) -> list[tuple]:
@@ -100,6 +108,11 @@ def _addresses(tensors: Sequence[Tensor]) -> np.ndarray:
 @cache
 def _pool(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, thread_name_prefix="adafactor")
+
+
+if hasattr(os, "register_at_fork"):
+    # The threads stay with the parent; a child that waited for them would wait for ever.
+    os.register_at_fork(after_in_child=_pool.cache_clear)
 
 
 @intrinsic

@@ -49,7 +49,8 @@ def _has_numba() -> bool:
         return False
     try:
         import_module("surefoot.optim.native")
-    except ImportError as error:  # a numba that does not suit this numpy
+    # A numba that does not suit this numpy, or that finds no folder to keep what it compiles.
+    except (ImportError, RuntimeError) as error:
         warnings.warn(f"Adafactor goes on without numba: {error}", stacklevel=2)
         return False
     return True
