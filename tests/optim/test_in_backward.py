@@ -105,3 +105,36 @@ def test_a_gradient_that_is_not_finite_leaves_its_weight(arithmetic: str) -> Non
         (loss(model, 0) * float("nan")).backward()
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
     assert optimizer.refused() == 6
+
+
+def test_a_tensor_unfrozen_later_is_followed_too(arithmetic: str) -> None:
+    model = network()
+    model[0].requires_grad_(False)
+    before = copy.deepcopy(model[0].state_dict())
+    with StepInBackward(Adafactor(model.parameters())):
+        loss(model, 0).backward()
+        assert not model[0].weight.requires_grad
+        model[0].requires_grad_(True)
+        loss(model, 1).backward()
+    weight = model.get_parameter("0.weight")
+    assert weight.grad is None
+    assert not torch.equal(before["weight"], weight)
+
+
+def test_an_option_that_changes_on_the_way_holds_from_the_next_step_on(arithmetic: str) -> None:
+    def first_steps(inside: bool) -> list[torch.Tensor]:
+        weight = nn.Parameter(torch.zeros(4, 3))
+        optimizer = Adafactor([weight], 1.0, scale_parameter=True)
+        positions: list[torch.Tensor] = []
+        stepping = StepInBackward(optimizer) if inside else None
+        for eps2 in (1e-3, 1.0):
+            optimizer.param_groups[0]["eps2"] = eps2
+            weight.sum().backward()
+            if stepping is None:
+                optimizer.step()
+                optimizer.zero_grad()
+            positions.append(weight.detach().clone())
+        return positions
+
+    for within, apart in zip(first_steps(True), first_steps(False), strict=True):
+        torch.testing.assert_close(within, apart, rtol=1e-5, atol=0.0)

@@ -84,14 +84,14 @@ class Adafactor(Optimizer):
     def __init__(
         self,
         params: Iterable[Tensor] | Iterable[dict[str, object]],
-        lr: float | Tensor = 1e-2,
+        lr: float | Tensor | None = 1e-2,
         *,
         relative_step: bool = False,
         warmup_init: bool = False,
         scale_parameter: ScaleParameter = "weight",
         clip_threshold: float = 1.0,
         decay_rate: float = -0.8,
-        beta1: float = 0.0,
+        beta1: float | None = 0.0,
         eps1: float = 1e-30,
         eps2: float = 1e-3,
         weight_decay: float = 0.0,
@@ -132,6 +132,7 @@ class Adafactor(Optimizer):
         super().add_param_group(param_group)
         try:
             group = cast(AdafactorGroup, self.param_groups[-1])
+            _read_as_transformers(self.param_groups[-1])
             _check_options(group)
             _check_layers(group)
             _check_dtypes(group)
@@ -190,12 +191,7 @@ class Adafactor(Optimizer):
             KeyError: If the tensor is not one of this optimizer's.
             RuntimeError: If its gradient is sparse.
         """
-        if parameter not in self._places:
-            for index in range(len(self.param_groups)):
-                for stack in self._stacks_of(index):
-                    for place, member in enumerate(stack.parameters):
-                        self._places[member] = (index, stack, place)
-        index, stack, place = self._places[parameter]
+        index, stack, place = self._place_of(parameter)
         (gradient,) = _gradients([parameter])
         if gradient is not None:
             step = int(stack.states[place].get("step", 0)) + 1
@@ -203,12 +199,26 @@ class Adafactor(Optimizer):
             group = cast(AdafactorGroup, self.param_groups[index])
             self._finite[parameter] = self._step_runs(group, [run])
 
+    def _place_of(self, parameter: Tensor) -> tuple[int, Stack, int]:
+        """Group, stack and place in it; only the options of the group are compared each time."""
+        known = self._places.get(parameter)
+        if known is not None:
+            group = cast(AdafactorGroup, self.param_groups[known[0]])
+            if self._stacks[known[0]][0] == _stack_options(group):
+                return known
+        for index in range(len(self.param_groups)):
+            for stack in self._stacks_of(index):
+                for place, member in enumerate(stack.parameters):
+                    self._places[member] = (index, stack, place)
+        return self._places[parameter]
+
     def refused(self) -> int:
         """Tensors whose gradient was not finite in their last step; waits for the device."""
         return sum(int((~some).sum()) for found in self._finite.values() for some in found)
 
     def _forget_stacks(self) -> None:
-        self._stacks: dict[int, tuple[object, list[Stack]]] = {}
+        # Of each group: its options, its members, and the stacks that follow from both.
+        self._stacks: dict[int, tuple[object, object, list[Stack]]] = {}
         self._places: dict[Tensor, tuple[int, Stack, int]] = {}
         # By group after `step`, by tensor after `step_parameter`.
         self._finite: dict[int | Tensor, list[Tensor]] = {}
@@ -217,16 +227,15 @@ class Adafactor(Optimizer):
         """The stacks of a group, made anew when what they hold has changed."""
         group = cast(AdafactorGroup, self.param_groups[index])
         parameters = group["params"]
-        sample = parameters[0] if parameters else None
-        made_of = (
-            len(parameters),
-            group["scale_parameter"],
-            group["eps2"],
-            group["alpha"],
-            None if sample is None else (id(sample), sample.dtype, sample.device),
+        options = _stack_options(group)
+        members = (
+            [(id(tensor), tensor.dtype, tensor.device) for tensor in parameters],
+            group["weight_rms"],
+            group["fan_in"],
         )
         held = self._stacks.get(index)
-        if held is None or held[0] != made_of:
+        if held is None or held[:2] != (options, members):
+            _check_layers(group)
             states = cast(MutableMapping[Tensor, State], self.state)
             before = sum(len(earlier["params"]) for earlier in self.param_groups[:index])
             sizes = group["weight_rms"] or [0.0] * len(parameters)
@@ -237,8 +246,10 @@ class Adafactor(Optimizer):
             ]
             stacks = build_stacks(parameters, floors, before, states)
             self._places = {}
-            self._stacks[index] = held = (made_of, stacks)
-        return held[1]
+            # The lists are copied: they may be edited in place.
+            copied = (members[0], [*members[1]], [*members[2]])
+            self._stacks[index] = held = (options, copied, stacks)
+        return held[2]
 
     def _step_runs(self, group: AdafactorGroup, found: list[Run]) -> list[Tensor]:
         """Returns whose gradients were finite."""
@@ -267,6 +278,11 @@ class Adafactor(Optimizer):
         return finite
 
 
+def _stack_options(group: AdafactorGroup) -> tuple[object, ...]:
+    """The options that the floors of a stack follow from."""
+    return group["kind"], group["scale_parameter"], group["eps2"], group["alpha"]
+
+
 def _gradients(parameters: Sequence[Tensor]) -> list[Tensor | None]:
     found = [parameter.grad for parameter in parameters]
     for gradient in found:
@@ -286,9 +302,18 @@ def _scale(group: AdafactorGroup, weight_rms: float = 0.0, fan_in: int = 0) -> S
     )
 
 
+def _read_as_transformers(group: dict[str, object]) -> None:
+    """There, `lr=None` goes with `relative_step`, and `beta1=None` means no momentum."""
+    if group["lr"] is None and group["relative_step"]:
+        group["lr"] = 1e-2
+    if group["beta1"] is None:
+        group["beta1"] = 0.0
+
+
 def _check_options(group: AdafactorGroup) -> None:
     for name in ("lr", "eps2", "weight_decay"):
-        if not 0 <= group[name] < math.inf:
+        value: object = group[name]
+        if not isinstance(value, (int, float, Tensor)) or not 0 <= value < math.inf:
             raise ValueError(f"{name} must be a number from 0 on, but is {group[name]}")
     if not _SMALLEST_EPS1 <= group["eps1"] < math.inf:
         raise ValueError(f"eps1 must be at least {_SMALLEST_EPS1:g}, but is {group['eps1']}")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import final
+from typing import Any, cast, final
 
 import torch
 from torch import Tensor
+from torch.utils.hooks import RemovableHandle
 
 from surefoot.optim.adafactor import Adafactor
 from surefoot.optim.root_mean_square import total_norm
@@ -36,11 +37,18 @@ class StepInBackward:
         self._norms: dict[Tensor, Tensor] = {}
         self._told: dict[Tensor, Tensor] = {}
         self._hooks = [
-            parameter.register_post_accumulate_grad_hook(self._step)
+            self._follow(parameter)
             for group in optimizer.param_groups
             for parameter in group["params"]
-            if parameter.requires_grad
         ]
+
+    def _follow(self, parameter: Tensor) -> RemovableHandle:
+        # torch takes such a hook only from a tensor that is to get a gradient.
+        wanted = parameter.requires_grad
+        parameter.requires_grad_(True)
+        hook = cast(Any, parameter).register_post_accumulate_grad_hook(self._step)
+        parameter.requires_grad_(wanted)
+        return hook
 
     def __enter__(self) -> StepInBackward:
         return self

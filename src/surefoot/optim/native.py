@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from functools import cache
@@ -110,7 +111,7 @@ def _pool(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, thread_name_prefix="adafactor")
 
 
-if hasattr(os, "register_at_fork"):
+if sys.platform != "win32":
     # The threads stay with the parent; a child that waited for them would wait for ever.
     os.register_at_fork(after_in_child=_pool.cache_clear)
 

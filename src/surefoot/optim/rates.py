@@ -78,6 +78,6 @@ def _of_adafactor(optimizer: Adafactor, group: AdafactorGroup) -> Tensor:
     slope, floor = norms.new_tensor(slopes), norms.new_tensor([scale.floor for scale in scales])
     rate = group["lr"]
     if group["relative_step"]:
-        step = int(optimizer.state[parameters[0]].get("step", 1))
+        step = int(optimizer.state.get(parameters[0], {}).get("step", 1))
         rate = relative_rate(step, warmup_init=group["warmup_init"])
     return torch.maximum(norms.mul_(slope), floor).mul_(rate)
