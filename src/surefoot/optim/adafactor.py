@@ -312,7 +312,7 @@ def _read_as_transformers(group: dict[str, object]) -> None:
 
 def _check_options(group: AdafactorGroup) -> None:
     for name in ("lr", "eps2", "weight_decay"):
-        value: object = group[name]
+        value = cast(object, group[name])
         if not isinstance(value, (int, float, Tensor)) or not 0 <= value < math.inf:
             raise ValueError(f"{name} must be a number from 0 on, but is {group[name]}")
     if not _SMALLEST_EPS1 <= group["eps1"] < math.inf:
