@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from pathlib import Path
@@ -128,8 +127,7 @@ def test_interrupted_run_ends_as_an_uninterrupted_one(
     assert train(halved).resumed_from == 2
     assert checkpoint(halved) == checkpoint(whole)
     written = "model/unet/diffusion_pytorch_model.safetensors"
-    hashes = [hashlib.sha256((run.folder / written).read_bytes()) for run in (whole, halved)]
-    assert hashes[0].digest() == hashes[1].digest()
+    assert (halved.folder / written).read_bytes() == (whole.folder / written).read_bytes()
     dtype = torch.bfloat16 if "train__precision" in changes else torch.float32
     assert {tensor.dtype for tensor in trained(whole).values()} == {dtype}
 
