@@ -61,12 +61,12 @@ class AdafactorConfig(Section):
     """Decoupled weight decay, multiplied by the scaled learning rate."""
 
     rounding: Literal["stochastic", "kahan", "nearest"] = "stochastic"
-    """How weights in bf16 take a step smaller than their digits. `stochastic`: whole digits, now
-    and then, by chance. `kahan`: exactly, with 2 more bytes a weight. `nearest`: not at all."""
+    """How weights in bf16 take a step smaller than their digits. `stochastic`: by chance, right on
+    average. `kahan`: added up until it shows, in 2 more bytes a weight. `nearest`: not at all."""
 
     step_in_backward: bool = False
-    """Step each tensor as soon as its gradient is there and free that, so that the gradients never
-    are in memory all at once."""
+    """Step each tensor as soon as its gradient is there, and free that: gradients are never in
+    memory all at once."""
 
 
 class AdamWConfig(Section):

@@ -238,12 +238,7 @@ class Adafactor(Optimizer):
             _check_layers(group)
             states = cast(MutableMapping[Tensor, State], self.state)
             before = sum(len(earlier["params"]) for earlier in self.param_groups[:index])
-            sizes = group["weight_rms"] or [0.0] * len(parameters)
-            fans = group["fan_in"] or [0] * len(parameters)
-            floors = [
-                _scale(group, weight_rms, fan_in).floor
-                for weight_rms, fan_in in zip(sizes, fans, strict=True)
-            ]
+            floors = [scale.floor for scale in step_scales(group)]
             stacks = build_stacks(parameters, floors, before, states)
             self._places = {}
             # The lists are copied: they may be edited in place.
@@ -262,7 +257,7 @@ class Adafactor(Optimizer):
             rule = Rule(
                 new=float(step ** group["decay_rate"]),
                 rate=rate,
-                slope=_scale(group).slope,
+                slope=_scale(group, 0.0, 0).slope,
                 eps1=group["eps1"],
                 clip_threshold=group["clip_threshold"],
                 beta1=group["beta1"],
@@ -291,7 +286,14 @@ def _gradients(parameters: Sequence[Tensor]) -> list[Tensor | None]:
     return found
 
 
-def _scale(group: AdafactorGroup, weight_rms: float = 0.0, fan_in: int = 0) -> StepScale:
+def step_scales(group: AdafactorGroup) -> list[StepScale]:
+    """The step scale of each tensor of a group."""
+    count = len(group["params"])
+    sizes, fans = group["weight_rms"] or [0.0] * count, group["fan_in"] or [0] * count
+    return [_scale(group, rms, fan_in) for rms, fan_in in zip(sizes, fans, strict=True)]
+
+
+def _scale(group: AdafactorGroup, weight_rms: float, fan_in: int) -> StepScale:
     return step_scale(
         group["kind"],
         group["scale_parameter"],

@@ -21,6 +21,7 @@ from surefoot.config.optimizer_libraries import (
     StableAdamWConfig,
 )
 from surefoot.config.tuning import WeightsDtype
+from surefoot.optim.matrix_shape import matrix_shape
 from surefoot.optim.scaling import TensorKind
 
 WIDTHS: dict[WeightsDtype, int] = {"fp32": 4, "bf16": 2}
@@ -43,7 +44,7 @@ def remembered_bytes(  # noqa: C901 - one row a kind
         case AdafactorConfig():
             compensation = numbers * width if dtype == "bf16" and config.rounding == "kahan" else 0
             momentum = numbers if config.beta1 > 0 else 0
-            return _FP32 * (_adafactor(shape) + momentum) + compensation
+            return _FP32 * (sum(matrix_shape(shape)) + momentum) + compensation
         case (
             AdamWConfig() | StableAdamWConfig() | ScheduleFreeAdamWConfig() | NamedOptimizerConfig()
         ):
@@ -73,12 +74,6 @@ def remembered_bytes(  # noqa: C901 - one row a kind
 def is_matrix(kind: TensorKind, shape: tuple[int, ...]) -> bool:
     """Whether Muon takes it: convolutions count as matrices, embeddings do not."""
     return len(shape) >= 2 and kind != "embedding"
-
-
-def _adafactor(shape: tuple[int, ...]) -> int:
-    numbers, rows = math.prod(shape), shape[0] if len(shape) > 1 else 1
-    # As `optim/stacks.py` has it: a single row or column is kept as it is.
-    return rows + numbers // rows if 1 < rows < numbers else numbers
 
 
 def _rows_and_columns(shape: tuple[int, ...]) -> int:

@@ -13,8 +13,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from surefoot.optim.adafactor import Adafactor, AdafactorGroup
-from surefoot.optim.scaling import step_scale
+from surefoot.optim.adafactor import Adafactor, AdafactorGroup, step_scales
 from surefoot.optim.schedules import relative_rate
 
 Group = Mapping[str, Any]
@@ -54,22 +53,7 @@ def _of_group(group: Group) -> float:
 
 def _of_adafactor(optimizer: Adafactor, group: AdafactorGroup) -> Tensor:
     """The rate times max(slope * RMS, floor), of each tensor of the group."""
-    parameters = group["params"]
-    scales = [
-        step_scale(
-            group["kind"],
-            group["scale_parameter"],
-            weight_rms=weight_rms,
-            fan_in=fan_in,
-            alpha=group["alpha"],
-            eps2=group["eps2"],
-        )
-        for weight_rms, fan_in in zip(
-            group["weight_rms"] or [0.0] * len(parameters),
-            group["fan_in"] or [0] * len(parameters),
-            strict=True,
-        )
-    ]
+    parameters, scales = group["params"], step_scales(group)
     norms = torch.stack(torch._foreach_norm(parameters, dtype=torch.float32))
     slopes = [
         scale.slope / math.sqrt(max(1, parameter.numel()))

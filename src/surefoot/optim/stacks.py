@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, MutableMapping, Sequence
 from dataclasses import dataclass, field
 
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor
 
 from surefoot.optim.blocks import Members, Rule
+from surefoot.optim.matrix_shape import matrix_shape
 from surefoot.optim.rounding import compensates
 
 State = MutableMapping[str, Tensor | int]
@@ -44,18 +44,6 @@ class Run:
     gradients: list[Tensor]
     step: int
     """This step's number, counted from 1."""
-
-
-def matrix_shape(shape: Sequence[int]) -> tuple[int, int]:
-    """Rows and columns of the matrix that a tensor is seen as, (first axis, all the rest).
-
-    Rows are 0 where the second moment is not factored: for a vector, and for a matrix of a single
-    row or column, of which the factored second moment is the whole one again.
-    """
-    numbers = math.prod(shape)
-    rows = shape[0] if len(shape) >= 2 else 1
-    columns = numbers // max(1, rows)
-    return (rows, columns) if rows > 1 and columns > 1 else (0, numbers)
 
 
 def build_stacks(
