@@ -54,6 +54,12 @@ OPTIMIZERS = {
     "schedule_free_adamw": 'kind = "schedule_free_adamw"\nlr = 1e-3',
 }
 
+IN_BF16 = {
+    "adafactor kahan": 'kind = "adafactor"\nrounding = "kahan"',
+    "adamw": OPTIMIZERS["adamw"],
+    "came": OPTIMIZERS["came"],
+}
+
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -164,6 +170,20 @@ def test_the_sheet_predicts_the_first_step_and_the_memory_of_the_real_optimizer(
         assert taken == pytest.approx(row.first, rel=STEP_TOLERANCE)
     numbers = sum(parameter.numel() for parameter in parameters)
     assert (plan.trained_numbers, plan.bytes.trained) == (numbers, 4 * numbers)
+    assert plan.bytes.optimizer == bytes_held(optimizer)
+
+
+@pytest.mark.parametrize("name", ["adafactor momentum", "adamw_8bit", *IN_BF16])
+def test_the_memory_of_bf16_weights_is_that_of_the_real_optimizer(
+    plan_of: Callable[[str, str], Plan], name: str
+) -> None:
+    plan = plan_of('kind = "full"\nweights = "bf16"', (OPTIMIZERS | IN_BF16)[name])
+    tuned = attach(plan, load_family(plan, torch.device("cpu")))
+    parameters = [item.parameter for item in tuned.trainables]
+    assert {parameter.dtype for parameter in parameters} == {torch.bfloat16}
+    optimizer = build_optimizer(plan.config.optimizer, plan.lr, tuned.trainables)
+    step_once(optimizer, parameters)
+    assert plan.bytes.trained == plan.bytes.gradients == 2 * plan.trained_numbers
     assert plan.bytes.optimizer == bytes_held(optimizer)
 
 

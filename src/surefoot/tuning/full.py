@@ -35,7 +35,8 @@ def attach(parts: Mapping[str, nn.Module], dtype: torch.dtype = torch.float32) -
         raise TuningError("\n".join(problems))
     found: dict[int, tuple[str, nn.Parameter, TensorKind, int]] = {}
     for name, part in parts.items():
-        part.to(dtype).requires_grad_(True)
+        nn.Module.to(part, dtype)  # diffusers' own warns of modules to keep in fp32, even of none
+        part.requires_grad_(True)
         for path, parameter, kind, fan_in in _parameters(part):
             found.setdefault(id(parameter), (f"{name}.{path}", parameter, kind, fan_in))
     trained = list(found.values())
