@@ -21,7 +21,7 @@ CHINESE = DOCS / "use-adafactor-anywhere.zh-CN.md"
 
 def snippets(page: Path) -> list[str]:
     found = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
-    assert len(found) == 7
+    assert len(found) == 8
     return found
 
 

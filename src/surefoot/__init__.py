@@ -1,7 +1,7 @@
 """Fine-tunes diffusion models and checks beforehand that optimizer and method fit each other.
 
 Importing this package loads no torch; only `surefoot.engine` and what it assembles do, and
-`Adafactor` and `parameter_groups` when they are asked for.
+`Adafactor`, `StepInBackward` and `parameter_groups` when they are asked for.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from surefoot.optim import Adafactor, parameter_groups
+    from surefoot.optim import Adafactor, StepInBackward, parameter_groups
 
-__all__ = ["Adafactor", "__version__", "parameter_groups"]
+__all__ = ["Adafactor", "StepInBackward", "__version__", "parameter_groups"]
 
 try:
     __version__ = version("surefoot")
@@ -24,6 +24,6 @@ except PackageNotFoundError:
 
 def __getattr__(name: str) -> object:
     """Loads the optimizer, and torch with it, when it is asked for."""
-    if name in ("Adafactor", "parameter_groups"):
+    if name in ("Adafactor", "StepInBackward", "parameter_groups"):
         return getattr(import_module("surefoot.optim"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

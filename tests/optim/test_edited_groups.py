@@ -70,3 +70,12 @@ def test_options_may_be_written_as_for_transformers() -> None:
 def test_a_learning_rate_that_is_no_number_is_said_in_words(lr: Any) -> None:
     with pytest.raises(ValueError, match="lr must be a number from 0 on, but is"):
         Adafactor([nn.Parameter(torch.ones(2, 2))], lr=lr)
+
+
+@pytest.mark.parametrize("scale", [True, "weight"])
+def test_an_adapter_of_which_nothing_is_said_is_warned_of(scale: Any) -> None:
+    up, down = nn.Parameter(torch.zeros(4, 3)), nn.Parameter(torch.ones(3, 4))
+    with pytest.warns(UserWarning, match=r"1 of the matrices .*surefoot.parameter_groups"):
+        Adafactor([up, down], scale_parameter=scale)
+    Adafactor([up, down], scale_parameter=False)
+    Adafactor([{"params": [up], "kind": "weight"}], scale_parameter=scale)

@@ -124,7 +124,7 @@ def test_a_tensor_unfrozen_later_is_followed_too(arithmetic: str) -> None:
 def test_an_option_that_changes_on_the_way_holds_from_the_next_step_on(arithmetic: str) -> None:
     def first_steps(inside: bool) -> list[torch.Tensor]:
         weight = nn.Parameter(torch.zeros(4, 3))
-        optimizer = Adafactor([weight], 1.0, scale_parameter=True)
+        optimizer = Adafactor([{"params": [weight], "kind": "lora_up"}], 1.0, scale_parameter=True)
         positions: list[torch.Tensor] = []
         stepping = StepInBackward(optimizer) if inside else None
         for eps2 in (1e-3, 1.0):
@@ -138,3 +138,17 @@ def test_an_option_that_changes_on_the_way_holds_from_the_next_step_on(arithmeti
 
     for within, apart in zip(first_steps(True), first_steps(False), strict=True):
         torch.testing.assert_close(within, apart, rtol=1e-5, atol=0.0)
+
+
+def test_tensors_of_several_groups_are_followed_from_the_first_on(arithmetic: str) -> None:
+    apart, inside = network(), network()
+
+    def optimizer_of(model: nn.Sequential) -> Adafactor:
+        return Adafactor([{"params": [*layer.parameters()]} for layer in (model[0], model[3])])
+
+    optimizer = optimizer_of(apart)
+    loss(apart, 0).backward()
+    optimizer.step()
+    with StepInBackward(optimizer_of(inside)):
+        loss(inside, 0).backward()
+    equal(apart, inside, exactly=arithmetic == "compiled")

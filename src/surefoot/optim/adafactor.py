@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
 from itertools import chain
 from typing import TypedDict, cast, get_args, overload
@@ -129,6 +130,7 @@ class Adafactor(Optimizer):
         Raises:
             ValueError: For a value out of its range; the group is not added then.
         """
+        says_what_it_is = "kind" in param_group  # before torch adds the defaults to it
         super().add_param_group(param_group)
         try:
             group = cast(AdafactorGroup, self.param_groups[-1])
@@ -136,6 +138,8 @@ class Adafactor(Optimizer):
             _check_options(group)
             _check_layers(group)
             _check_dtypes(group)
+            if not says_what_it_is:
+                _warn_of_zeros(group)
         except ValueError:
             self.param_groups.pop()
             raise
@@ -206,8 +210,10 @@ class Adafactor(Optimizer):
             group = cast(AdafactorGroup, self.param_groups[known[0]])
             if self._stacks[known[0]][0] == _stack_options(group):
                 return known
-        for index in range(len(self.param_groups)):
-            for stack in self._stacks_of(index):
+        # All stacks first: making one forgets the places.
+        found = [self._stacks_of(index) for index in range(len(self.param_groups))]
+        for index, stacks in enumerate(found):
+            for stack in stacks:
                 for place, member in enumerate(stack.parameters):
                     self._places[member] = (index, stack, place)
         return self._places[parameter]
@@ -302,6 +308,22 @@ def _scale(group: AdafactorGroup, weight_rms: float, fan_in: int) -> StepScale:
         alpha=group["alpha"],
         eps2=group["eps2"],
     )
+
+
+def _warn_of_zeros(group: AdafactorGroup) -> None:
+    """A group of which nothing is known is stepped by the tensors' own sizes."""
+    zeros = [
+        tensor
+        for tensor in group["params"]
+        if tensor.ndim >= 2 and not tensor.is_meta and not tensor.any()
+    ]
+    if zeros and group["scale_parameter"] is not False:
+        warnings.warn(
+            f"{len(zeros)} of the matrices of a parameter group are zero, as a new adapter has them, "
+            f"and would move by {group['eps2']:g} times the learning rate only; say what they "
+            "are: Adafactor(surefoot.parameter_groups(model))",
+            stacklevel=4,
+        )
 
 
 def _read_as_transformers(group: dict[str, object]) -> None:
