@@ -48,7 +48,7 @@ OPTIMIZER_WORDS: dict[str, Words] = {
     "SF118": Words(
         N_("this optimizer finds its own learning rate, and lr = {lr:g} multiplies it"),
         notes=(N_("with so small a factor nothing is learned."),),
-        helps=(N_("set optimizer.lr = 1.0 and tune d_coef instead"),),
+        helps=(N_("set optimizer.lr = 1.0"),),
     ),
     "SF119": Words(
         N_("the learning rate that this optimizer finds only grows, and a constant schedule never "

@@ -187,7 +187,7 @@ WORDS: dict[str, Words] = {
     ),
     "SF106": Words(
         N_("the warm-up of {warmup} steps is not over when the run ends at {steps}"),
-        helps=(N_("lower schedule.warmup_steps, to a tenth of the run for example"),),
+        helps=(N_("shorten the warm-up, to a tenth of the run for example"),),
     ),
     "SF107": Words(
         N_("`alpha / rank` is {scale:.3g}: the adapter's output is multiplied by that"),
