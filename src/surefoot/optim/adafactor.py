@@ -320,8 +320,8 @@ def _warn_of_zeros(group: AdafactorGroup) -> None:
     if zeros and group["scale_parameter"] is not False:
         warnings.warn(
             f"{len(zeros)} of the matrices of a parameter group are zero, as a new adapter has "
-            f"them, and would move by {group['eps2']:g} times the learning rate only; say what they "
-            "are: Adafactor(surefoot.parameter_groups(model))",
+            f"them, and would move by {group['eps2']:g} times the learning rate only; say what "
+            "they are: Adafactor(surefoot.parameter_groups(model))",
             stacklevel=4,
         )
 
