@@ -79,3 +79,26 @@ def test_an_adapter_of_which_nothing_is_said_is_warned_of(scale: Any) -> None:
         Adafactor([up, down], scale_parameter=scale)
     Adafactor([up, down], scale_parameter=False)
     Adafactor([{"params": [up], "kind": "weight"}], scale_parameter=scale)
+
+
+def test_the_state_of_another_optimizer_is_refused_in_words() -> None:
+    weight = nn.Parameter(torch.ones(2, 2))
+    weight.grad = torch.ones(2, 2)
+    other = torch.optim.AdamW([weight])
+    other.step()
+    ours = Adafactor([weight])
+    with pytest.raises(ValueError, match="another optimizer: it holds exp_avg, exp_avg_sq, step"):
+        ours.load_state_dict(other.state_dict())
+    ours.step()
+
+
+def test_a_state_with_fewer_options_takes_the_present_ones() -> None:
+    weight = nn.Parameter(torch.ones(2, 2))
+    weight.grad = torch.ones(2, 2)
+    ours = Adafactor([weight], rounding="kahan")
+    ours.step()
+    state = ours.state_dict()
+    del state["param_groups"][0]["rounding"], state["param_groups"][0]["fan_in"]
+    ours.load_state_dict(state)
+    ours.step()
+    assert ours.param_groups[0]["rounding"] == "kahan"

@@ -2,49 +2,30 @@
 
 from __future__ import annotations
 
-import math
-import warnings
 from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
 from itertools import chain
-from typing import TypedDict, cast, get_args, overload
+from typing import cast, overload
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.optimizer import StateDict
 
+from surefoot.optim.adafactor_group import (
+    AdafactorGroup,
+    check_dtypes,
+    check_layers,
+    check_options,
+    check_state,
+    read_as_transformers,
+    warn_of_zeros,
+)
 from surefoot.optim.blocks import Rule
 from surefoot.optim.rounding import Rounding
-from surefoot.optim.scaling import ScaleParameter, StepScale, TensorKind, step_scale
+from surefoot.optim.scaling import ScaleParameter, StepScale, step_scale
 from surefoot.optim.schedules import relative_rate
 from surefoot.optim.stacks import Run, Stack, State, begin, build_stacks, runs
 from surefoot.optim.stepping import step_runs
-
-_SMALLEST_EPS1 = 1e-30
-"""The numbers of a tensor divided by it, a square on the way to RMS(U), are a float32 number."""
-
-
-class AdafactorGroup(TypedDict):
-    """One parameter group; all but `params`, `kind`, `weight_rms`, `alpha` are the options."""
-
-    params: list[Tensor]
-    lr: float | Tensor
-    relative_step: bool
-    warmup_init: bool
-    scale_parameter: ScaleParameter
-    clip_threshold: float
-    decay_rate: float
-    beta1: float
-    eps1: float
-    eps2: float
-    weight_decay: float
-    maximize: bool
-    rounding: Rounding
-    seed: int
-    kind: TensorKind
-    weight_rms: list[float]
-    fan_in: list[int]
-    alpha: float
 
 
 class Adafactor(Optimizer):
@@ -79,7 +60,8 @@ class Adafactor(Optimizer):
 
     Convolutions are factored as (out, in*kh*kw); vectors, and matrices of one row or column, are
     not factored. The state is float32. Tensors of one shape are stepped together. A gradient that
-    is not finite leaves its weight and its state as they are; `refused` counts them.
+    is not finite leaves its weight and its moments as they are, while its step is counted;
+    `refused` counts them.
     """
 
     def __init__(
@@ -134,19 +116,27 @@ class Adafactor(Optimizer):
         super().add_param_group(param_group)
         try:
             group = cast(AdafactorGroup, self.param_groups[-1])
-            _read_as_transformers(self.param_groups[-1])
-            _check_options(group)
-            _check_layers(group)
-            _check_dtypes(group)
+            read_as_transformers(self.param_groups[-1])
+            check_options(group)
+            check_layers(group)
+            check_dtypes(group)
             if not says_what_it_is:
-                _warn_of_zeros(group)
+                warn_of_zeros(group)
         except ValueError:
             self.param_groups.pop()
             raise
 
     def load_state_dict(self, state_dict: StateDict) -> None:
-        """Takes over what `state_dict` returned; the state stays fp32."""
+        """Takes over what `state_dict` returned; the state stays fp32.
+
+        Raises:
+            ValueError: If it is the state of another optimizer, or of other groups.
+        """
+        check_state(state_dict)
         super().load_state_dict(state_dict)
+        for group in self.param_groups:
+            for option, value in self.defaults.items():
+                group.setdefault(option, value)  # of a version that had fewer
         # torch has cast each tensor of the state to its parameter's dtype, which rounds the second
         # moment of a bf16 parameter to 8 bits.
         indices = chain.from_iterable(group["params"] for group in state_dict["param_groups"])
@@ -241,7 +231,7 @@ class Adafactor(Optimizer):
         )
         held = self._stacks.get(index)
         if held is None or held[:2] != (options, members):
-            _check_layers(group)
+            check_layers(group)
             states = cast(MutableMapping[Tensor, State], self.state)
             before = sum(len(earlier["params"]) for earlier in self.param_groups[:index])
             floors = [scale.floor for scale in step_scales(group)]
@@ -289,6 +279,11 @@ def _gradients(parameters: Sequence[Tensor]) -> list[Tensor | None]:
     for gradient in found:
         if gradient is not None and gradient.layout is not torch.strided:
             raise RuntimeError("Adafactor takes dense gradients only")
+        if type(gradient).__name__ == "DTensor":
+            raise RuntimeError(
+                "Adafactor does not take sharded tensors (DTensor, FSDP2) yet: its row and column "
+                "means are those of a whole tensor; use DDP"
+            )
     return found
 
 
@@ -308,77 +303,3 @@ def _scale(group: AdafactorGroup, weight_rms: float, fan_in: int) -> StepScale:
         alpha=group["alpha"],
         eps2=group["eps2"],
     )
-
-
-def _warn_of_zeros(group: AdafactorGroup) -> None:
-    """A group of which nothing is known is stepped by the tensors' own sizes."""
-    zeros = [
-        tensor
-        for tensor in group["params"]
-        if tensor.ndim >= 2 and not tensor.is_meta and not tensor.any()
-    ]
-    if zeros and group["scale_parameter"] is not False:
-        warnings.warn(
-            f"{len(zeros)} of the matrices of a parameter group are zero, as a new adapter has "
-            f"them, and would move by {group['eps2']:g} times the learning rate only; say what "
-            "they are: Adafactor(surefoot.parameter_groups(model))",
-            stacklevel=4,
-        )
-
-
-def _read_as_transformers(group: dict[str, object]) -> None:
-    """There, `lr=None` goes with `relative_step`, and `beta1=None` means no momentum."""
-    if group["lr"] is None and group["relative_step"]:
-        group["lr"] = 1e-2
-    if group["beta1"] is None:
-        group["beta1"] = 0.0
-
-
-def _check_options(group: AdafactorGroup) -> None:
-    for name in ("lr", "eps2", "weight_decay"):
-        value = cast(object, group[name])
-        if not isinstance(value, (int, float, Tensor)) or not 0 <= value < math.inf:
-            raise ValueError(f"{name} must be a number from 0 on, but is {group[name]}")
-    if not _SMALLEST_EPS1 <= group["eps1"] < math.inf:
-        raise ValueError(f"eps1 must be at least {_SMALLEST_EPS1:g}, but is {group['eps1']}")
-    if not group["clip_threshold"] > 0:
-        raise ValueError(f"clip_threshold must be greater than 0, but is {group['clip_threshold']}")
-    if not group["decay_rate"] < 0:
-        raise ValueError(f"decay_rate must be less than 0, but is {group['decay_rate']}")
-    if not 0 <= group["beta1"] < 1:
-        raise ValueError(f"beta1 must be in [0, 1), but is {group['beta1']}")
-    if group["rounding"] not in get_args(Rounding):
-        known = ", ".join(f'"{word}"' for word in get_args(Rounding))
-        raise ValueError(f"rounding must be one of {known}, but is {group['rounding']!r}")
-    if group["warmup_init"] and not group["relative_step"]:
-        raise ValueError("warmup_init needs relative_step: it is the ramp of its rate")
-
-
-def _check_layers(group: AdafactorGroup) -> None:
-    scaling = group["scale_parameter"]
-    # Not `in (True, False, ...)`, which takes 1 and 0 for them.
-    if not isinstance(scaling, bool) and scaling != "weight":
-        raise ValueError(f'scale_parameter must be True, False or "weight", but is {scaling!r}')
-    if group["kind"] not in get_args(TensorKind):
-        known = ", ".join(f'"{word}"' for word in get_args(TensorKind))
-        raise ValueError(f"kind must be one of {known}, but is {group['kind']!r}")
-    if not 0 < group["alpha"] < math.inf:
-        raise ValueError(f"alpha must be greater than 0, but is {group['alpha']}")
-    if not all(0 <= rms < math.inf for rms in group["weight_rms"]):
-        raise ValueError(f"weight_rms must be numbers from 0 on, but are {group['weight_rms']}")
-    for name in ("weight_rms", "fan_in"):
-        given = len(group[name])
-        if given and given != len(group["params"]):
-            raise ValueError(f"a group of {len(group['params'])} tensors has {given} {name}")
-        if not given and group["scale_parameter"] == "weight" and group["kind"] == "lora_up":
-            raise ValueError(f'scale_parameter="weight" needs the {name} of each lora_up')
-
-
-def _check_dtypes(group: AdafactorGroup) -> None:
-    for parameter in group["params"]:
-        if not parameter.is_floating_point():
-            raise ValueError(f"Adafactor takes real floating-point tensors, not {parameter.dtype}")
-        if parameter.dtype == torch.float16 and group["rounding"] == "stochastic":
-            raise ValueError(
-                'rounding="stochastic" is for bfloat16: take "kahan" for float16 weights'
-            )

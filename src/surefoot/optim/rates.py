@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from surefoot.optim.adafactor import Adafactor, AdafactorGroup, step_scales
+from surefoot.optim.adafactor import Adafactor, step_scales
+from surefoot.optim.adafactor_group import AdafactorGroup
 from surefoot.optim.schedules import relative_rate
 
 Group = Mapping[str, Any]
