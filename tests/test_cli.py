@@ -254,7 +254,7 @@ def test_findings_as_json_carry_codes_values_and_words(tmp_path: Path) -> None:
         "changes": [{"path": "schedule.warmup_steps", "value": "12", "before": "500"}],
         "sentence": "the warm-up of 500 steps is not over when the run ends at 120",
         "notes": [],
-        "helps": ["lower schedule.warmup_steps, to a tenth of the run for example"],
+        "helps": ["shorten the warm-up, to a tenth of the run for example"],
     }
 
 
