@@ -135,8 +135,9 @@ class Adafactor(Optimizer):
         check_state(state_dict)
         super().load_state_dict(state_dict)
         for group in self.param_groups:
-            for option, value in self.defaults.items():
-                group.setdefault(option, value)  # of a version that had fewer
+            # A version may have had fewer. Not all defaults: torch adds some of its own to them.
+            for option in AdafactorGroup.__annotations__.keys() & self.defaults.keys():
+                group.setdefault(option, self.defaults[option])
         # torch has cast each tensor of the state to its parameter's dtype, which rounds the second
         # moment of a bf16 parameter to 8 bits.
         indices = chain.from_iterable(group["params"] for group in state_dict["param_groups"])
