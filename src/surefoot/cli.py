@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import io
-import json
-import logging
-import os
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated, Literal, NoReturn
+from typing import Annotated, Literal
 
 import typer
 from rich.cells import cell_len
-from rich.console import Console
 from rich.text import Text
 from typer.main import get_group
 
 from surefoot import __version__
 from surefoot.check.describe import describe
-from surefoot.check.render import render_count, render_finding, sheet_lines
+from surefoot.check.render import render_count, sheet_lines
 from surefoot.check.rules import review
 from surefoot.command_help import language_asked, translate_help
 from surefoot.config.load import Loaded, load, load_rest
@@ -28,9 +24,20 @@ from surefoot.finding import Finding, Refused
 from surefoot.language import _, choose, translate_libraries
 from surefoot.plan import Plan, resolve
 from surefoot.survey import Survey, survey
-from surefoot.wording import say
-
-OK, FOUND, UNUSABLE, INTERRUPTED = 0, 1, 2, 130
+from surefoot.terminal import (
+    FOUND,
+    INTERRUPTED,
+    OK,
+    UNUSABLE,
+    exit_code,
+    exit_unwritable,
+    finding_json,
+    print_findings,
+    print_json,
+    quiet_libraries,
+    stderr,
+    stdout,
+)
 
 app = typer.Typer(
     name="surefoot",
@@ -48,9 +55,6 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
-# No markup: a path may have brackets in it.
-_out = Console(highlight=False, soft_wrap=True, markup=False, emoji=False)
-_err = Console(stderr=True, highlight=False, soft_wrap=True, markup=False, emoji=False)
 
 RunFile = Annotated[Path, typer.Argument(metavar="RUN.TOML", help="The run to look at.")]
 Overrides = Annotated[
@@ -79,7 +83,7 @@ def main() -> None:
 
 def _print_version(asked: bool) -> None:
     if asked:
-        _out.print(__version__)
+        stdout.print(__version__)
         raise typer.Exit(OK)
 
 
@@ -106,15 +110,15 @@ def plan(run_file: RunFile, overrides: Overrides = None, as_json: Json = False) 
     if as_json:
         from pydantic import TypeAdapter
 
-        _print_json({"schema": 1, "plan": TypeAdapter(Plan).dump_python(planned, mode="json")})
-        raise typer.Exit(_code(findings))
+        print_json({"schema": 1, "plan": TypeAdapter(Plan).dump_python(planned, mode="json")})
+        raise typer.Exit(exit_code(findings))
     _print_plan(planned)
-    _out.print(
+    stdout.print(
         _("{count}.  Next: surefoot check {file}").format(
             count=render_count(findings), file=_again(run_file, overrides)
         )
     )
-    raise typer.Exit(_code(findings))
+    raise typer.Exit(exit_code(findings))
 
 
 @app.command()
@@ -122,13 +126,13 @@ def check(run_file: RunFile, overrides: Overrides = None, as_json: Json = False)
     """Say whether a run can work: every problem at once, with this run's numbers and a remedy."""
     loaded, _planned, _found, findings = _plan_or_exit(run_file, overrides, quiet_json=as_json)
     if as_json:
-        _print_json({"schema": 1, "findings": [_finding_json(finding) for finding in findings]})
-        raise typer.Exit(_code(findings))
-    _print_findings(findings, run_file, loaded.text, _out, overrides)
-    _out.print(f"{run_file}: {render_count(findings)}")
-    if _code(findings) == OK:
-        _out.print(_("Next: surefoot train {file}").format(file=_again(run_file, overrides)))
-    raise typer.Exit(_code(findings))
+        print_json({"schema": 1, "findings": [finding_json(finding) for finding in findings]})
+        raise typer.Exit(exit_code(findings))
+    print_findings(findings, run_file, loaded.text, stdout, overrides)
+    stdout.print(f"{run_file}: {render_count(findings)}")
+    if exit_code(findings) == OK:
+        stdout.print(_("Next: surefoot train {file}").format(file=_again(run_file, overrides)))
+    raise typer.Exit(exit_code(findings))
 
 
 @app.command()
@@ -155,8 +159,8 @@ def demo(
             folder.mkdir(parents=True, exist_ok=True)
             run_file.write_text(DEMO_RUN.read_text(encoding="utf-8"), encoding="utf-8")
     except OSError as error:
-        _exit_unwritable(folder, error)
-    _out.print(_("The run is described in {file}").format(file=run_file))
+        exit_unwritable(folder, error)
+    stdout.print(_("The run is described in {file}").format(file=run_file))
     if not write:
         _train(run_file, None)
 
@@ -175,7 +179,7 @@ def sample(
     out: Annotated[Path | None, typer.Option(help="Folder; default: in the run's samples.")] = None,
 ) -> None:
     """Draw pictures with a trained run, beside those of the base model."""
-    _quiet_libraries()
+    quiet_libraries()
     from surefoot.engine.sample import sample_run
 
     try:
@@ -183,11 +187,11 @@ def sample(
             run_folder, prompts or [], seed=seed, guidance=guidance, steps=steps, out=out
         )
     except Refused as refused:
-        _print_findings(refused.findings, run_folder, "", _err)
+        print_findings(refused.findings, run_folder, "", stderr)
         raise typer.Exit(UNUSABLE) from None
     except OSError as error:
-        _exit_unwritable(out or run_folder, error)
-    _out.print(
+        exit_unwritable(out or run_folder, error)
+    stdout.print(
         _("pictures in {folder}; side by side: {sheet}").format(folder=sheet.parent, sheet=sheet)
     )
 
@@ -195,67 +199,47 @@ def sample(
 @app.command()
 def schema() -> None:
     """Print the JSON Schema of run.toml, with the help of every key."""
-    _print_json(RunConfig.model_json_schema())
-
-
-def _exit_unwritable(folder: Path, error: OSError) -> NoReturn:
-    values = {"folder": str(folder), "reason": error.strerror or str(error)}
-    values["blocking"] = str(error.filename or folder)
-    _print_findings([Finding("SF041", "error", "", dict(values))], folder, "", _err)
-    raise typer.Exit(UNUSABLE) from None
-
-
-def _quiet_libraries() -> None:
-    """Keeps the model libraries' own bars and remarks off the terminal; set a name to see them."""
-    for name, value in {
-        "DIFFUSERS_VERBOSITY": "error",
-        "TRANSFORMERS_VERBOSITY": "error",
-        "TQDM_DISABLE": "1",
-        "TOKENIZERS_PARALLELISM": "false",
-    }.items():
-        os.environ.setdefault(name, value)
-    # diffusers loads it where it is installed, and it tells of kernels that nothing here asks for.
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    print_json(RunConfig.model_json_schema())
 
 
 def _train(run_file: Path, overrides: list[str] | None) -> None:
     loaded, planned, found, findings = _plan_or_exit(run_file, overrides)
-    _print_findings(findings, run_file, loaded.text, _err, overrides)
-    if (code := _code(findings)) != OK:
-        _err.print(_("{count}. Nothing was started.").format(count=render_count(findings)))
+    print_findings(findings, run_file, loaded.text, stderr, overrides)
+    if (code := exit_code(findings)) != OK:
+        stderr.print(_("{count}. Nothing was started.").format(count=render_count(findings)))
         raise typer.Exit(code)
     # Torch and the model libraries take seconds to import; nothing before this needs them.
-    _quiet_libraries()
+    quiet_libraries()
     from surefoot.engine.progress import Reporter
     from surefoot.engine.run import run
 
     try:
-        summary = run(loaded, planned, found, findings, Reporter(_err))
+        summary = run(loaded, planned, found, findings, Reporter(stderr))
     except Refused as refused:
-        _print_findings(refused.findings, run_file, loaded.text, _err)
+        print_findings(refused.findings, run_file, loaded.text, stderr)
         unusable = any(finding.unusable for finding in refused.findings)
         raise typer.Exit(UNUSABLE if unusable else FOUND) from None
     except KeyboardInterrupt:
-        _err.print(_("Interrupted. The same command goes on from the last checkpoint."))
+        stderr.print(_("Interrupted. The same command goes on from the last checkpoint."))
         raise typer.Exit(INTERRUPTED) from None
     except OSError as error:
-        _err.print(_("The run stopped: {reason}").format(reason=error))
-        _err.print(_("Its checkpoints are whole; mend that, and the same command goes on."))
+        stderr.print(_("The run stopped: {reason}").format(reason=error))
+        stderr.print(_("Its checkpoints are whole; mend that, and the same command goes on."))
         raise typer.Exit(FOUND) from None
     before, after = summary.validation_before, summary.validation_after
     if summary.resumed_from:
-        _out.print(_("went on from step {step}").format(step=summary.resumed_from))
+        stdout.print(_("went on from step {step}").format(step=summary.resumed_from))
     if after == after:
         change = 100 * (after / before - 1)
-        _out.print(
+        stdout.print(
             _("validation loss {before:.4f} before, {after:.4f} after ({change:+.1f} %)").format(
                 before=before, after=after, change=change
             )
         )
     if summary.sheet is not None:
-        _out.print(_("pictures:  {path}").format(path=summary.sheet))
-    _out.print(_("result:    {path}").format(path=summary.export))
-    _out.print(_("Next: surefoot sample {folder}").format(folder=planned.run_folder))
+        stdout.print(_("pictures:  {path}").format(path=summary.sheet))
+    stdout.print(_("result:    {path}").format(path=summary.export))
+    stdout.print(_("Next: surefoot sample {folder}").format(folder=planned.run_folder))
 
 
 def _plan_or_exit(
@@ -266,12 +250,12 @@ def _plan_or_exit(
     except Refused as refused:
         findings = refused.findings + _found_besides(run_file, overrides, refused.findings)
         if quiet_json:
-            document = [_finding_json(finding) for finding in findings]
-            _print_json({"schema": 1, "findings": document})
+            document = [finding_json(finding) for finding in findings]
+            print_json({"schema": 1, "findings": document})
         else:
             text = _text_of(run_file)
-            _print_findings(findings, run_file, text, _err, overrides)
-            _err.print(f"{run_file}: {render_count(findings)}")
+            print_findings(findings, run_file, text, stderr, overrides)
+            stderr.print(f"{run_file}: {render_count(findings)}")
         raise typer.Exit(UNUSABLE) from None
     found = survey(loaded)
     planned = resolve(loaded, found)
@@ -305,46 +289,13 @@ def _text_of(path: Path) -> str:
         return ""
 
 
-def _code(findings: list[Finding]) -> int:
-    if any(finding.unusable for finding in findings):
-        return UNUSABLE
-    return FOUND if any(finding.level == "error" for finding in findings) else OK
-
-
-def _print_findings(
-    findings: list[Finding],
-    file: Path,
-    text: str,
-    console: Console,
-    overrides: list[str] | None = None,
-) -> None:
-    given = {override.partition("=")[0].strip(): override for override in overrides or ()}
-    for finding in findings:
-        # Where an override put the value, the file's line would show another.
-        override = given.get(finding.path)
-        where = (str(file), text) if override is None else (override, "")
-        console.print(render_finding(finding, *where))
-
-
 def _print_plan(planned: Plan) -> None:
     described = describe(planned)
     width = max(cell_len(name) for name, _text in described)
     for name, text in described:
         padded = name + " " * (width - cell_len(name) + 2)
-        _out.print(Text(padded, style="bold").append(text, style="not bold"))
-    _out.print()
+        stdout.print(Text(padded, style="bold").append(text, style="not bold"))
+    stdout.print()
     for line in sheet_lines(planned.sheet):
-        _out.print(Text(line))
-    _out.print()
-
-
-def _finding_json(finding: Finding) -> dict[str, object]:
-    said = say(finding)
-    words = {"sentence": said.sentence, "notes": said.notes, "helps": said.helps}
-    return {**finding.as_json(), **words}
-
-
-def _print_json(document: dict[str, object]) -> None:
-    # What a console of another encoding lacks is escaped; as `?` it would be another document.
-    ascii_only = (sys.stdout.encoding or "").lower().replace("-", "") != "utf8"
-    _out.print(json.dumps(document, ensure_ascii=ascii_only, indent=1), markup=False)
+        stdout.print(Text(line))
+    stdout.print()
