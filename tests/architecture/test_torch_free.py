@@ -15,7 +15,7 @@ PACKAGE = ROOT / "src" / "surefoot"
 HEAVY = ("torch", "diffusers", "transformers")
 # Packages in which some modules use torch; the contract names the others one by one. Everything
 # else in surefoot belongs into the contract whole.
-MIXED = {"data", "engine", "families", "formats", "objective", "optim", "tuning"}
+MIXED = {"adapters", "data", "engine", "families", "formats", "objective", "optim", "tuning"}
 # They import the engine inside the functions that train; `--help` and `check` are run below.
 LAZY = {"__main__", "cli"}
 

@@ -1,0 +1,1 @@
+"""What can be done with a finished adapter: inspect, convert, merge, extract, resize."""
