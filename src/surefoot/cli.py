@@ -17,6 +17,7 @@ from surefoot import __version__
 from surefoot.check.describe import describe
 from surefoot.check.render import render_count, sheet_lines
 from surefoot.check.rules import review
+from surefoot.columns import padded
 from surefoot.command_help import language_asked, translate_help
 from surefoot.config.load import Loaded, load, load_rest
 from surefoot.config.run import RunConfig
@@ -293,8 +294,7 @@ def _print_plan(planned: Plan) -> None:
     described = describe(planned)
     width = max(cell_len(name) for name, _text in described)
     for name, text in described:
-        padded = name + " " * (width - cell_len(name) + 2)
-        stdout.print(Text(padded, style="bold").append(text, style="not bold"))
+        stdout.print(Text(padded(name, width + 2), style="bold").append(text, style="not bold"))
     stdout.print()
     for line in sheet_lines(planned.sheet):
         stdout.print(Text(line))

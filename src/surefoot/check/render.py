@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rich.cells import cell_len
 from rich.text import Text
 
+from surefoot.columns import aligned
 from surefoot.config.lines import line_of
 from surefoot.finding import Finding, Level, StepRow
 from surefoot.language import _
@@ -74,16 +74,7 @@ def sheet_lines(rows: Sequence[StepRow]) -> list[str]:
         ),
         *((*_cells(row), *((_percent(row.lost),) if losing else ())) for row in rows),
     ]
-    widths = [max(cell_len(row[column]) for row in table) for column in range(len(table[0]))]
-    return [
-        "  ".join(_padded(cell, width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in table
-    ]
-
-
-def _padded(cell: str, width: int) -> str:
-    """Filled up to a width in terminal columns, of which a Chinese character takes two."""
-    return cell + " " * (width - cell_len(cell))
+    return aligned(table)
 
 
 def _cells(row: StepRow) -> tuple[str, ...]:
