@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
+from dataclasses import dataclass
 
 _BLOCK = re.compile(
     r"(?P<side>in|out)put_blocks\.(?P<number>\d+)\.(?P<place>\d)\.(?P<inner>.+)\.\w+"
@@ -15,6 +16,8 @@ _OUTSIDE_BLOCKS = {
     "input_blocks.0.0": "conv_in",
     "out.0": "conv_norm_out",
     "out.2": "conv_out",
+    "label_emb.0.0": "add_embedding.linear_1",
+    "label_emb.0.2": "add_embedding.linear_2",
 }
 _MIDDLE = {"0": "resnets.0", "1": "attentions.0", "2": "resnets.1"}
 _RESNET = {
@@ -25,6 +28,36 @@ _RESNET = {
     "out_layers.3": "conv2",
     "skip_connection": "conv_shortcut",
 }
+_DIFFUSERS_BLOCK = re.compile(
+    r"(?P<side>down|up)_blocks\.(?P<stage>\d+)"
+    r"\.(?P<kind>resnets|attentions|downsamplers|upsamplers)\.(?P<layer>\d+)\.(?P<inner>.+)"
+)
+_DIFFUSERS_MIDDLE = re.compile(r"mid_block\.(?P<kind>\w+\.\d)\.(?P<inner>.+)")
+
+ROOTS = frozenset(
+    {"input_blocks", "middle_block", "output_blocks"}
+    | {module.partition(".")[0] for module in _OUTSIDE_BLOCKS}
+)
+"""What the names of a UNet's modules begin with in an original checkpoint."""
+
+DIFFUSERS_ROOTS = frozenset(
+    {"down_blocks", "mid_block", "up_blocks"}
+    | {module.partition(".")[0] for module in _OUTSIDE_BLOCKS.values()}
+)
+"""What they begin with in diffusers."""
+
+
+@dataclass(frozen=True)
+class UnetLayout:
+    """What the numbers in original names depend on.
+
+    Attributes:
+        layers: Layers of one block on the way down; on the way up there is one more.
+        without_attention: Blocks on the way up that have no attention, counted from 0.
+    """
+
+    layers: int
+    without_attention: tuple[int, ...]
 
 
 def loaded_names(part: str, names: Collection[str]) -> dict[str, str]:
@@ -56,6 +89,37 @@ def _layers_per_block(names: Collection[str]) -> int:
     return min(downsamplers, default=last + 1) - 1
 
 
+def diffusers_path(module: str, layers: int) -> str:
+    """What diffusers calls a module of an original UNet; other names stay as they are."""
+    return _unet_name(f"{module}.weight", layers).removesuffix(".weight")
+
+
+def original_path(module: str, layout: UnetLayout) -> str:
+    """What an original checkpoint calls a module that has this name in diffusers.
+
+    The reverse of `diffusers_path`; other names stay as they are.
+    """
+    outside = _reversed(_OUTSIDE_BLOCKS)
+    if module in outside:
+        return outside[module]
+    if middle := _DIFFUSERS_MIDDLE.fullmatch(module):
+        place = _reversed(_MIDDLE)[middle["kind"]]
+        return f"middle_block.{place}.{_original_inner(middle['kind'], middle['inner'])}"
+    block = _DIFFUSERS_BLOCK.fullmatch(module)
+    if block is None:
+        return module
+    down, stage, kind = block["side"] == "down", int(block["stage"]), block["kind"]
+    sampler = kind in ("downsamplers", "upsamplers")
+    layer = layout.layers if sampler else int(block["layer"])
+    number = stage * (layout.layers + 1) + layer + (1 if down else 0)
+    blocks = f"{'input' if down else 'output'}_blocks.{number}"
+    if sampler:
+        place = 0 if down else 1 if stage in layout.without_attention else 2
+        return f"{blocks}.{place}.{'op' if down else 'conv'}"
+    place = 0 if kind == "resnets" else 1
+    return f"{blocks}.{place}.{_original_inner(kind, block['inner'])}"
+
+
 def _unet_name(name: str, layers: int) -> str:
     module, _, leaf = name.rpartition(".")
     if module in _OUTSIDE_BLOCKS:
@@ -77,3 +141,11 @@ def _unet_name(name: str, layers: int) -> str:
 
 def _inner(inner: str) -> str:
     return _RESNET.get(inner, inner)
+
+
+def _original_inner(kind: str, inner: str) -> str:
+    return _reversed(_RESNET).get(inner, inner) if kind.startswith("resnets") else inner
+
+
+def _reversed(names: dict[str, str]) -> dict[str, str]:
+    return {ours: original for original, ours in names.items()}

@@ -1,0 +1,360 @@
+"""Adapters in files: opened whatever program wrote them, and written for whichever is to read them.
+
+A file is read layer by layer, by canonical names, and everything that is wrong with it is told at
+once. What is written is complete or not there.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import final
+
+import torch
+from torch import Tensor
+
+from surefoot.config.adapter_format import AdapterFormat
+from surefoot.formats.headers import HeaderError
+from surefoot.formats.leaf_names import magnitude_shape, split, written_leaves
+from surefoot.formats.leaves import Shapes, axis_of, kind_of, layer_problems, rank_of
+from surefoot.formats.module_names import (
+    FAMILY_NAMES,
+    FamilyGuess,
+    FileFormat,
+    Naming,
+    canonical,
+    comfyui_clip,
+    guess_family,
+    module_name,
+    without_attention,
+)
+from surefoot.formats.original import UnetLayout
+from surefoot.formats.peft_settings import PeftSettings, SettingsError, settings_by_part
+from surefoot.formats.streamed import TensorFile
+from surefoot.formats.weights import WeightsError, write_safetensors
+from surefoot.language import _
+
+FORMAT_KEY = "surefoot_format"
+LAYOUT_KEY = "surefoot_unet_layout"
+Leaves = Mapping[str, Tensor]
+
+_PICKLES = frozenset({".pt", ".pth", ".ckpt", ".bin", ".pkl"})
+_TOLD = 20  # faults in one message; a file of another kind has thousands
+
+
+@dataclass(frozen=True)
+class _Tensor:
+    """Where a leaf is in the file, and the shape that it has canonically."""
+
+    key: str
+    shape: tuple[int, ...]
+
+
+@final
+class AdapterFile:
+    """The adapter in a file.
+
+    Attributes:
+        path: Where it is.
+        format: Whose names it has.
+        family: Of what it was trained on, guessed from its layers.
+        metadata: What its header says besides.
+        layers: Canonical paths, in the order of the file.
+    """
+
+    def __init__(
+        self,
+        file: TensorFile,
+        file_format: FileFormat,
+        tensors: dict[str, dict[str, _Tensor]],
+        settings: Mapping[str, PeftSettings],
+    ) -> None:
+        """`open_adapter` makes them."""
+        self.path = file.path
+        self.format: FileFormat = file_format
+        self.metadata = file.metadata
+        self._file = file
+        self._tensors = tensors
+        self._settings = settings
+        self.layers = tuple(tensors)
+        self.family: FamilyGuess = guess_family({path: self.shapes(path) for path in tensors})
+
+    def shapes(self, layer: str) -> dict[str, tuple[int, ...]]:
+        """Leaf to canonical shape of a layer's tensors, without reading them."""
+        return {leaf: tensor.shape for leaf, tensor in self._tensors[layer].items()}
+
+    def read(self, layer: str, *, finite: bool = True) -> dict[str, Tensor]:
+        """The tensors of one layer by canonical leaf, on the CPU, in the dtypes of the file.
+
+        `alpha` is always there, in float64.
+
+        Args:
+            layer: One of `layers`.
+            finite: Refuse weights that are no numbers.
+
+        Raises:
+            WeightsError: Weights are NaN or infinite. Or they were bent for ComfyUI, so that they
+                mean something only together with the base weights; `read_bent` gives them.
+        """
+        if "comfyui_magnitude" in self._tensors[layer]:
+            raise WeightsError(
+                _(
+                    "{file} is of the format comfyui-compat, whose magnitudes are bent for "
+                    "ComfyUI and for this base model; take a file of the same run in another "
+                    "format."
+                ).format(file=self.path)
+            )
+        return self.read_bent(layer, finite=finite)
+
+    def read_bent(self, layer: str, *, finite: bool = True) -> dict[str, Tensor]:
+        """As `read`, with `comfyui_magnitude` in the place of `magnitude` if the file has that.
+
+        Raises:
+            WeightsError: Weights are NaN or infinite.
+        """
+        found = {
+            leaf: self._file.read(tensor.key).reshape(tensor.shape)
+            for leaf, tensor in self._tensors[layer].items()
+        }
+        broken = [leaf for leaf, tensor in found.items() if not bool(torch.isfinite(tensor).all())]
+        if finite and broken:
+            raise WeightsError(
+                _("{file}: {names} of {layer} has weights that are NaN or infinite.").format(
+                    file=self.path, layer=layer, names=", ".join(broken)
+                )
+            )
+        found["alpha"] = torch.tensor(self._alpha(layer, found.get("alpha")), dtype=torch.float64)
+        return found
+
+    def _alpha(self, layer: str, stored: Tensor | None) -> float:
+        rank = rank_of(self.shapes(layer))
+        if rank is None:
+            return 1.0
+        if stored is not None:
+            # kohya's scripts write 0 for "as the rank".
+            return float(stored) or float(rank)
+        part, _dot, module = layer.partition(".")
+        settings = self._settings.get(part) or self._settings.get("")
+        return settings.effective_alpha(module, rank) if settings else float(rank)
+
+
+def open_adapter(path: Path) -> AdapterFile:
+    """Opens the adapter in a file, whichever program wrote it. Weights are not read yet.
+
+    Raises:
+        WeightsError: The message names everything that is wrong with it.
+        OSError: The file cannot be read.
+    """
+    file = _open(path)
+    faults: list[str] = []
+    namings: dict[Naming, str] = {}
+    tensors: dict[str, dict[str, _Tensor]] = {}
+    unknown: list[str] = []
+    layers = _layout(file.metadata, "sd15").layers
+    for key, header in file.headers.items():
+        parsed = split(key)
+        found = parsed and canonical(parsed[0], layers)
+        if parsed is None or found is None:
+            unknown.append(key)
+            continue
+        namings.setdefault(found[0], key)
+        leaves = tensors.setdefault(found[1], {})
+        if parsed[1] in leaves:
+            values = {"first": leaves[parsed[1]].key, "second": key}
+            faults.append(_("{first} and {second} are the same tensor.").format(**values))
+        leaves[parsed[1]] = _Tensor(key, header.shape)
+    if not tensors:
+        raise WeightsError(_nothing(file))
+    faults += _naming_faults(unknown, namings)
+    compat = file.metadata.get(FORMAT_KEY) == "comfyui-compat"
+    tensors = {layer: _with_magnitude(leaves, compat) for layer, leaves in tensors.items()}
+    for layer, leaves in tensors.items():
+        faults += layer_problems(layer, {leaf: tensor.shape for leaf, tensor in leaves.items()})
+    try:
+        settings = settings_by_part(path, file.metadata)
+    except SettingsError as error:
+        settings = {}
+        faults.append(str(error))
+    if faults:
+        raise WeightsError(_all_at_once(path, faults))
+    naming = next(iter(namings))
+    return AdapterFile(file, "comfyui-compat" if compat else naming, tensors, settings)
+
+
+def _open(path: Path) -> TensorFile:
+    if path.suffix.lower() in _PICKLES:
+        raise WeightsError(
+            _(
+                "{file} is a pickle file, which can run any program when it is loaded. If you "
+                "trust it, load it with torch.load(..., weights_only=True), which runs none, "
+                "and save it as .safetensors."
+            ).format(file=path)
+        )
+    if not path.is_file():
+        raise WeightsError(
+            _("{file} is not there; give the path of a .safetensors file.").format(file=path)
+        )
+    try:
+        return TensorFile(path)
+    except HeaderError as error:
+        raise WeightsError(
+            _("{file}: {reason}; copy or download it again.").format(
+                file=path, reason=_(str(error))
+            )
+        ) from None
+
+
+def _nothing(file: TensorFile) -> str:
+    if not file.headers:
+        return _("{file} holds no tensors.").format(file=file.path)
+    if any(key.endswith((".weight", ".bias")) for key in file.headers):
+        return _("{file} is a whole model or a part of one, not an adapter.").format(file=file.path)
+    return _("{file} holds no adapter: {key} is no name of a tensor of one.").format(
+        file=file.path, key=next(iter(file.headers))
+    )
+
+
+def _naming_faults(unknown: list[str], namings: Mapping[Naming, str]) -> Iterator[str]:
+    for key in unknown:
+        yield _("{key} is no known name of a tensor of an adapter.").format(key=key)
+    if len(namings) > 1:
+        examples = ", ".join(f"{key} ({naming})" for naming, key in namings.items())
+        yield _("Names of several formats are mixed: {examples}.").format(examples=examples)
+
+
+def _with_magnitude(leaves: dict[str, _Tensor], compat: bool) -> dict[str, _Tensor]:
+    """The magnitude by its canonical name and shape, where the other tensors are whole."""
+    given = [leaf for leaf in ("dora_scale", "peft_magnitude") if leaf in leaves]
+    others = {leaf: tensor for leaf, tensor in leaves.items() if leaf not in given}
+    shapes = {leaf: tensor.shape for leaf, tensor in others.items()}
+    whole = not list(layer_problems("", shapes))
+    for leaf in given:
+        shape = leaves[leaf].shape
+        name = "comfyui_magnitude" if compat else "magnitude"
+        shape = magnitude_shape(leaf, shape, shapes) if whole else shape
+        others[name] = replace(leaves[leaf], shape=shape)
+    return others
+
+
+def _all_at_once(path: Path, faults: list[str]) -> str:
+    if len(faults) == 1:
+        return f"{path}: {faults[0]}"
+    told = faults[:_TOLD]
+    if len(faults) > _TOLD:
+        told.append(_("and {number} more").format(number=len(faults) - _TOLD))
+    return "\n".join([f"{path}:", *(f"  {fault}" for fault in told)])
+
+
+def write_adapter(
+    path: Path,
+    layers: Iterable[tuple[str, Leaves]],
+    adapter_format: AdapterFormat,
+    metadata: Mapping[str, str],
+) -> str:
+    """Writes an adapter for the programs that read the format; whole or not at all.
+
+    Args:
+        path: Where to; its folder must exist, a file there is replaced.
+        layers: Canonical path and leaves of each layer.
+        adapter_format: For whom.
+        metadata: Stored in the header, with the format. Its `surefoot_unet_layout` tells the
+            layout of a UNet that is not of the usual size.
+
+    Returns:
+        SHA-256 of the file, as 64 hexadecimal digits.
+
+    Raises:
+        WeightsError: The message names everything that the format cannot hold and everything that
+            is no whole adapter. Nothing is written then.
+        OSError: The disk is full, the folder is missing or not writable.
+    """
+    held = {layer: dict(leaves) for layer, leaves in layers}
+    shapes = {
+        layer: {leaf: tuple(tensor.shape) for leaf, tensor in leaves.items()}
+        for layer, leaves in held.items()
+    }
+    faults = [fault for layer, each in shapes.items() for fault in _layer_faults(layer, each)]
+    if not held:
+        faults.append(_("There are no layers to write."))
+    if faults:
+        raise WeightsError(_all_at_once(path, faults))
+    names = _names(shapes, adapter_format, metadata)
+    faults = [
+        fault for layer in held for fault in _refusals(layer, shapes[layer], names, adapter_format)
+    ]
+    if faults:
+        raise WeightsError(_all_at_once(path, faults))
+    old = without_attention(held)
+    tensors = {
+        f"{names[layer]}{suffix}": tensor.detach()
+        for layer, leaves in held.items()
+        for suffix, tensor in written_leaves(
+            leaves, adapter_format, old_names=layer.partition(".")[0] in old
+        ).items()
+    }
+    return write_safetensors(path, tensors, {**metadata, FORMAT_KEY: adapter_format})
+
+
+def _layer_faults(layer: str, shapes: Shapes) -> Iterator[str]:
+    yield from layer_problems(layer, shapes)
+    if "alpha" not in shapes:
+        yield _("The adapter of {layer} lacks {names}.").format(layer=layer, names="alpha")
+
+
+def _names(
+    shapes: Mapping[str, Shapes], adapter_format: AdapterFormat, metadata: Mapping[str, str]
+) -> dict[str, str | None]:
+    guess = guess_family(shapes)
+    # For names alone: an unknown family's parts are not those that its row tells anything about.
+    family: FamilyGuess = guess if guess in FAMILY_NAMES else "sd15"
+    layout, clip = _layout(metadata, family), comfyui_clip(shapes)
+    row = FAMILY_NAMES[family]
+    return {layer: module_name(layer, adapter_format, row, layout, clip) for layer in shapes}
+
+
+def _refusals(
+    layer: str, shapes: Shapes, names: Mapping[str, str | None], adapter_format: AdapterFormat
+) -> Iterator[str]:
+    values = {"layer": layer, "format": adapter_format}
+    if names[layer] is None:
+        yield _("The format {format} has no name for {layer}.").format(**values)
+    if adapter_format == "diffusers" and (kind_of(shapes) != "lora" or "lora_mid" in shapes):
+        yield _("The format {format} holds LoRA and DoRA only; {layer} is another.").format(
+            **values
+        )
+    axis = axis_of(shapes)
+    if adapter_format == "diffusers" and axis == "input":
+        yield _(
+            "The format {format} holds no DoRA of the input axis, as {layer} is; write it as "
+            "kohya or comfyui."
+        ).format(**values)
+    bent = "comfyui_magnitude" in shapes
+    if adapter_format == "comfyui" and axis == "output":
+        yield _(
+            "ComfyUI divides by the wrong norm for DoRA of the output axis, as {layer} is; write "
+            "it as comfyui-compat, with the base model at hand."
+        ).format(**values)
+    if bent != (adapter_format == "comfyui-compat" and axis == "output"):
+        yield _("The magnitudes of {layer} are not those of the format {format}.").format(**values)
+
+
+def _layout(metadata: Mapping[str, str], family: FamilyGuess) -> UnetLayout:
+    usual = FAMILY_NAMES[family].unet
+    try:
+        told = json.loads(metadata.get(LAYOUT_KEY, "{}"))
+        return UnetLayout(
+            layers=int(told.get("layers", usual.layers)),
+            without_attention=tuple(
+                map(int, told.get("without_attention", usual.without_attention))
+            ),
+        )
+    except (ValueError, TypeError, AttributeError):
+        return usual
+
+
+def layout_metadata(layout: UnetLayout) -> str:
+    """What `surefoot_unet_layout` says of a layout."""
+    values = {"layers": layout.layers, "without_attention": list(layout.without_attention)}
+    return json.dumps(values, sort_keys=True)
