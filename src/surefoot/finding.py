@@ -12,11 +12,22 @@ Value = str | int | float
 
 @dataclass(frozen=True)
 class Change:
-    """A change of run.toml that mends a finding: set `path` to the TOML literal `value`."""
+    """A change of run.toml that mends a finding.
+
+    Attributes:
+        path: The key.
+        value: What to set it to, as a TOML literal; with `rename` its new name, with `remove`
+            nothing.
+        before: What it is now, as a TOML literal.
+        action: What to do with it.
+        same: The training is the same with and without it.
+    """
 
     path: str
     value: str
     before: str
+    action: Literal["set", "remove", "rename"] = "set"
+    same: bool = False
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,21 @@ from surefoot.language import N_
 
 @dataclass(frozen=True)
 class Words:
-    """Templates; names in braces are keys of a finding's `values`."""
+    """Templates; names in braces are keys of a finding's `values`.
+
+    Attributes:
+        sentence: What is wrong.
+        notes: Context.
+        helps: What to change.
+        cause: What the key in question does, for the line below it.
+        source: Who found out; the same in every language.
+    """
 
     sentence: str
     notes: tuple[str, ...] = ()
     helps: tuple[str, ...] = ()
+    cause: str = ""
+    source: str = ""
 
 
 OPTIMIZER_WORDS: dict[str, Words] = {

@@ -148,9 +148,9 @@ WORDS: dict[str, Words] = {
         helps=(N_("set train.steps to at least {step}, or give this run another `name`"),),
     ),
     "SF101": Words(
-        N_("scale_parameter = true leaves a fresh {tuning} almost unable to learn: it multiplies "
-           "each step by the tensor's own RMS, and lora_up starts at 0, so it gets the floor, "
-           "{eps2:g}"),
+        N_("scale_parameter = true leaves a fresh {tuning} almost unable to learn"),
+        cause=N_("multiplies each step by the tensor's own RMS; lora_up starts at 0, so it gets "
+                 "the floor, {eps2:g}"),
         notes=(
             N_("lora_up takes steps of {up_first:.1e} and could change its layers by "
                "{up_change:.2g} % in {steps} steps if every step went the same way. {outcome}"),
@@ -315,6 +315,7 @@ class Said:
 
     level: str
     sentence: str
+    cause: str
     notes: tuple[str, ...]
     helps: tuple[str, ...]
 
@@ -330,6 +331,7 @@ def say(finding: Finding) -> Said:
     return Said(
         level=_(_LEVEL_WORDS[finding.level]),
         sentence=_(words.sentence).format(**values),
+        cause=_(words.cause).format(**values),
         notes=tuple(_(note).format(**values) for note in words.notes),
         helps=tuple(_(text).format(**values) for text in words.helps),
     )

@@ -1,16 +1,17 @@
-"""Findings and the effective-step sheet as text for a terminal."""
+"""Findings as text for a terminal."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from rich.cells import cell_len
 from rich.text import Text
 
-from surefoot.columns import aligned
-from surefoot.config.lines import line_of
-from surefoot.finding import Finding, Level, StepRow
+from surefoot.check.step_table import finding_lines
+from surefoot.config.lines import place_of
+from surefoot.finding import Change, Finding, Level
 from surefoot.language import _
-from surefoot.wording import say
+from surefoot.wording import Said, say
 
 _STYLES: dict[Level, str] = {"error": "bold red", "warning": "bold yellow", "note": "bold cyan"}
 
@@ -27,8 +28,8 @@ def render_finding(finding: Finding, file: str, text: str) -> Text:
     shown = Text()
     shown.append(f"{said.level}[{finding.code}]", style=_STYLES[finding.level])
     shown.append(f" {said.sentence}\n", style="bold")
-    shown.append_text(_place(finding, file, text))
-    for line in sheet_lines(finding.rows):
+    shown.append_text(_place(finding, said, file, text))
+    for line in finding_lines(finding.rows):
         shown.append(f"   {line}\n")
     for note in said.notes:
         shown.append(_("note: "), style="cyan").append(f"{note}\n")
@@ -36,72 +37,41 @@ def render_finding(finding: Finding, file: str, text: str) -> Text:
         shown.append(_("help: "), style="green").append(f"{advice}\n")
         if number == 0:
             for change in finding.changes:
-                key = change.path.rpartition(".")[2]
-                shown.append(f"  - {key} = {change.before}\n", style="red")
-                shown.append(f"  + {key} = {change.value}\n", style="green")
+                shown.append_text(_change(change))
     return shown
 
 
-def _place(finding: Finding, file: str, text: str) -> Text:
+def _place(finding: Finding, said: Said, file: str, text: str) -> Text:
+    """Where it is, the line itself, and what that line does."""
     shown = Text()
     if not finding.path:
         return shown
-    number = line_of(text, finding.path)
-    if number:
-        line = text.split("\n")[number - 1].rstrip()
-        shown.append(f"  --> {file}:{number}  {finding.path}\n", style="blue")
-        shown.append(f"{number} | ", style="blue").append(f"{line}\n")
-    else:
+    place = place_of(text, finding.path)
+    if place is None:
         shown.append(f"  --> {file}  {finding.path}\n", style="blue")
+        return shown.append(f"{said.cause}\n" if said.cause else "")
+    shown.append(f"  --> {file}:{place.line}:{place.column}  {finding.path}\n", style="blue")
+    line = text.split("\n")[place.line - 1].rstrip().expandtabs()
+    margin = " " * len(str(place.line))
+    before = cell_len(line) - cell_len(line.lstrip())
+    shown.append(f"{place.line} | ", style="blue").append(f"{line}\n")
+    shown.append(f"{margin} | ", style="blue").append(" " * before)
+    # A few signs are as wide as two; the marks go below all of it.
+    shown.append("^" * max(1, cell_len(place.statement)), style=_STYLES[finding.level])
+    return shown.append(f" {said.cause}\n" if said.cause else "\n")
+
+
+def _change(change: Change) -> Text:
+    key = change.path.rpartition(".")[2]
+    shown = Text().append(f"  - {key} = {change.before}\n", style="red")
+    match change.action:
+        case "set":
+            shown.append(f"  + {key} = {change.value}\n", style="green")
+        case "rename":
+            shown.append(f"  + {change.value} = {change.before}\n", style="green")
+        case "remove":
+            pass
     return shown
-
-
-def sheet_lines(rows: Sequence[StepRow]) -> list[str]:
-    """The effective-step sheet, one line for each kind of tensor, columns aligned."""
-    if not rows:
-        return []
-    losing = any(row.lost for row in rows)
-    table = [
-        (
-            _("tensor"),
-            _("count"),
-            _("numbers"),
-            _("RMS now"),
-            _("step per element"),
-            _("a step moves it by"),
-            _("over the run at most"),
-            *((_("lost in rounding"),) if losing else ()),
-        ),
-        *((*_cells(row), *((_percent(row.lost),) if losing else ())) for row in rows),
-    ]
-    return aligned(table)
-
-
-def _cells(row: StepRow) -> tuple[str, ...]:
-    relative = f"{_percent(row.first / row.rms)}" if row.rms else "-"
-    if not row.known:
-        found = _("found in the run")
-        return (row.kind, str(row.tensors), f"{row.numbers:,}", f"{row.rms:.2g}", found, "-", "-")
-    if row.kind == "lora_up":
-        run = _("the layer by {percent}").format(percent=_percent(row.layer_change))
-    else:
-        run = _("itself by {percent}").format(percent=_percent(row.layer_change))
-    return (
-        row.kind,
-        str(row.tensors),
-        f"{row.numbers:,}",
-        f"{row.rms:.2g}",
-        f"{row.first:.1e}",
-        relative,
-        run,
-    )
-
-
-def _percent(share: float) -> str:
-    percent = 100 * share
-    if percent > 1000:
-        return "> 1000 %"
-    return f"{percent:.0f} %" if percent >= 10 else f"{percent:.2g} %"
 
 
 def render_count(findings: Sequence[Finding]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 _HEADER = re.compile(r"^\s*(\[\[?)\s*([^\]]+?)\s*\]\]?\s*(#.*)?$")
 _KEY = re.compile(
@@ -14,6 +15,15 @@ _TOKEN = re.compile(
     r'''"""(?:\\.|[^\\])*?"{3,5}|\'\'\'.*?\'{3,5}|"(?:\\.|[^"\\\n])*"|'[^'\n]*'|#[^\n]*|[][{}\n]''',
     re.DOTALL,
 )
+
+
+@dataclass(frozen=True)
+class Place:
+    """A statement of the file: its line and column, from 1, and its first line without comment."""
+
+    line: int
+    column: int
+    statement: str
 
 
 def line_of(text: str, path: str) -> int:
@@ -28,6 +38,17 @@ def line_of(text: str, path: str) -> int:
             return places[".".join(parts)]
         parts.pop()
     return 0
+
+
+def place_of(text: str, path: str) -> Place | None:
+    """The statement that `line_of` finds, `None` if there is none."""
+    number = line_of(text, path)
+    if not number:
+        return None
+    line = text.split("\n")[number - 1]
+    comments = [token.start() for token in _TOKEN.finditer(line) if token[0].startswith("#")]
+    statement = line[: comments[0]] if comments else line
+    return Place(number, len(line) - len(line.lstrip()) + 1, statement.strip())
 
 
 def _places(text: str) -> dict[str, int]:
