@@ -207,7 +207,7 @@ def test_all_problems_are_reported_in_one_go(tmp_path: Path, tiny: Path) -> None
     codes = re.findall(r"^error\[(SF\d+)\]", result.stdout, re.MULTILINE)
     assert codes == ["SF022", "SF034", "SF035", "SF036", "SF037", "SF038", "SF041"]
     assert f"{tmp_path}/model lacks vae" in result.stdout
-    assert result.stdout.rstrip().endswith("errors: 7, warnings: 0, notes: 0")
+    assert "errors: 7, warnings: 0, notes: 0\n" in result.stdout
 
 
 def test_problems_of_the_file_do_not_hide_those_of_what_it_names(

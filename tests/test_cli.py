@@ -23,7 +23,7 @@ from surefoot.plan import Plan
 from tests.run_files import findings_in, look, surefoot, write_pictures, write_run
 
 SOURCE = Path(package.__file__).parents[1]
-VERBS = ("plan", "check", "train", "demo", "sample", "schema")
+VERBS = ("plan", "check", "explain", "train", "demo", "sample", "schema")
 
 
 def in_a_process(
@@ -53,7 +53,10 @@ def test_help_of_every_verb_explains_it(verb: str) -> None:
     result = surefoot(verb, "--help")
     assert result.exit_code == 0
     assert "Usage:" in result.stdout
-    named = {"demo": "run.toml", "sample": "runs/cat", "schema": "run.toml"}.get(verb, "RUN.TOML")
+    special = {
+        "demo": "run.toml", "sample": "runs/cat", "schema": "run.toml", "explain": "SF101",
+    }  # fmt: skip
+    named = special.get(verb, "RUN.TOML")
     assert named in result.stdout
     assert re.search(r"[A-Z][^.]{20,}\.", result.stdout)
 
@@ -251,8 +254,19 @@ def test_findings_as_json_carry_codes_values_and_words(tmp_path: Path) -> None:
         "path": "schedule.warmup_steps",
         "values": {"warmup": 500, "steps": 120},
         "rows": [],
-        "changes": [{"path": "schedule.warmup_steps", "value": "12", "before": "500"}],
+        "changes": [
+            {
+                "path": "schedule.warmup_steps",
+                "value": "12",
+                "before": "500",
+                "action": "set",
+                "same": False,
+            }
+        ],
+        "line": 0,
+        "column": 0,
         "sentence": "the warm-up of 500 steps is not over when the run ends at 120",
+        "cause": "",
         "notes": [],
         "helps": ["shorten the warm-up, to a tenth of the run for example"],
     }
@@ -265,3 +279,36 @@ def test_overrides_are_in_the_hint_of_what_comes_next(tmp_path: Path) -> None:
     for verb, following in (("plan", "check"), ("check", "train")):
         result = surefoot(verb, run_file, *overrides)
         assert f"Next: surefoot {following} {run_file} {quoted}\n" in result.stdout
+
+
+def test_json_tells_the_line_of_a_key_in_the_file(tmp_path: Path) -> None:
+    run_file = write_run(tmp_path, {"schedule.warmup_steps": 500})
+    (finding,) = findings_in(surefoot("check", run_file, "--json"))
+    lines = run_file.read_text(encoding="utf-8").split("\n")
+    assert lines[finding["line"] - 1] == "warmup_steps = 500"
+    assert finding["column"] == 1
+
+
+def test_strict_check_fails_on_a_warning(tmp_path: Path) -> None:
+    run_file = write_run(tmp_path)
+    assert surefoot("check", run_file, "--strict").exit_code == 0
+    result = surefoot("check", run_file, "--strict", "train.clip_grad_norm=1")
+    assert result.exit_code == 1
+    assert "Next:" not in result.stdout
+
+
+@pytest.mark.parametrize("asked", ["SF101", "sf101", "101"])
+def test_code_is_explained_with_its_source(asked: str) -> None:
+    result = surefoot("explain", asked)
+    assert result.exit_code == 0
+    for said in ("SF101", "multiplies each step by", "note: ", "help: ", "source: "):
+        assert said in result.stdout
+    assert json.loads(surefoot("explain", asked, "--json").stdout)["code"] == "SF101"
+
+
+@pytest.mark.parametrize(("asked", "near"), [("SF1O1", "SF101"), ("SF199", "SF135"), ("x", "SF0")])
+def test_unknown_code_is_answered_with_its_neighbours(asked: str, near: str) -> None:
+    result = surefoot("explain", asked)
+    assert result.exit_code == 2
+    assert f"there is no code {asked}; near it: " in result.output
+    assert near in result.output

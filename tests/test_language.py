@@ -19,7 +19,7 @@ from rich.cells import cell_len
 from typer.main import get_group
 from typer.testing import CliRunner
 
-from surefoot.check.render import sheet_lines
+from surefoot.check.step_table import sheet_lines
 from surefoot.cli import app
 from surefoot.command_help import help_texts, language_asked
 from surefoot.config.load import UNIONS

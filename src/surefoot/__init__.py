@@ -7,19 +7,14 @@ Importing this package loads no torch; only `surefoot.engine` and what it assemb
 from __future__ import annotations
 
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
+
+from surefoot.release import VERSION as __version__
 
 if TYPE_CHECKING:
     from surefoot.optim import Adafactor, StepInBackward, parameter_groups
 
 __all__ = ["Adafactor", "StepInBackward", "__version__", "parameter_groups"]
-
-try:
-    __version__ = version("surefoot")
-except PackageNotFoundError:
-    # Run from a source folder that was never installed: it has no version of its own.
-    __version__ = "0+unknown"
 
 
 def __getattr__(name: str) -> object:

@@ -3,28 +3,20 @@
 from __future__ import annotations
 
 import io
-import shlex
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
-from rich.cells import cell_len
-from rich.text import Text
 from typer.main import get_group
 
 from surefoot import __version__
-from surefoot.check.describe import describe
-from surefoot.check.render import render_count, sheet_lines
-from surefoot.check.rules import review
-from surefoot.columns import padded
+from surefoot.check.render import render_count
+from surefoot.check_command import Overrides, RunFile, check, explain, plan, plan_or_exit
 from surefoot.command_help import language_asked, translate_help
-from surefoot.config.load import Loaded, load, load_rest
 from surefoot.config.run import RunConfig
-from surefoot.finding import Finding, Refused
+from surefoot.finding import Refused
 from surefoot.language import _, choose, translate_libraries
-from surefoot.plan import Plan, resolve
-from surefoot.survey import Survey, survey
 from surefoot.terminal import (
     FOUND,
     INTERRUPTED,
@@ -32,7 +24,6 @@ from surefoot.terminal import (
     UNUSABLE,
     exit_code,
     exit_unwritable,
-    finding_json,
     print_findings,
     print_json,
     quiet_libraries,
@@ -50,19 +41,13 @@ app = typer.Typer(
     Then, for your own: `plan` shows what would happen, `check` says whether it can work, `train`
     does it; after an interruption the same `train` goes on.""",
     epilog="Exit codes: 0 fine; 1 findings of level error, or the run failed; 2 something cannot "
-    "be read or used; 130 interrupted.",
+    "be read or used; 3 the watch stopped the run; 130 interrupted.",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
 
-RunFile = Annotated[Path, typer.Argument(metavar="RUN.TOML", help="The run to look at.")]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Argument(metavar="[KEY=VALUE]...", help="Overrides, such as optimizer.lr=3e-3."),
-]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
 Lang = Annotated[
     Literal["auto", "en", "zh"],
     typer.Option("--lang", help="Language; auto follows the locale.", envvar="SUREFOOT_LANG"),
@@ -103,37 +88,8 @@ def _common(
     choose(lang)
 
 
-@app.command()
-def plan(run_file: RunFile, overrides: Overrides = None, as_json: Json = False) -> None:
-    """Show what a run would do: steps, sizes, and the effective step of every kind of tensor."""
-    _loaded, planned, found, findings = _plan_or_exit(run_file, overrides)
-    del found
-    if as_json:
-        from pydantic import TypeAdapter
-
-        print_json({"schema": 1, "plan": TypeAdapter(Plan).dump_python(planned, mode="json")})
-        raise typer.Exit(exit_code(findings))
-    _print_plan(planned)
-    stdout.print(
-        _("{count}.  Next: surefoot check {file}").format(
-            count=render_count(findings), file=_again(run_file, overrides)
-        )
-    )
-    raise typer.Exit(exit_code(findings))
-
-
-@app.command()
-def check(run_file: RunFile, overrides: Overrides = None, as_json: Json = False) -> None:
-    """Say whether a run can work: every problem at once, with this run's numbers and a remedy."""
-    loaded, _planned, _found, findings = _plan_or_exit(run_file, overrides, quiet_json=as_json)
-    if as_json:
-        print_json({"schema": 1, "findings": [finding_json(finding) for finding in findings]})
-        raise typer.Exit(exit_code(findings))
-    print_findings(findings, run_file, loaded.text, stdout, overrides)
-    stdout.print(f"{run_file}: {render_count(findings)}")
-    if exit_code(findings) == OK:
-        stdout.print(_("Next: surefoot train {file}").format(file=_again(run_file, overrides)))
-    raise typer.Exit(exit_code(findings))
+app.command()(plan)
+app.command()(check)
 
 
 @app.command()
@@ -197,6 +153,9 @@ def sample(
     )
 
 
+app.command()(explain)
+
+
 @app.command()
 def schema() -> None:
     """Print the JSON Schema of run.toml, with the help of every key."""
@@ -204,7 +163,8 @@ def schema() -> None:
 
 
 def _train(run_file: Path, overrides: list[str] | None) -> None:
-    loaded, planned, found, findings = _plan_or_exit(run_file, overrides)
+    asked, findings = plan_or_exit(run_file, overrides)
+    loaded, planned, found = asked.loaded, asked.plan, asked.survey
     print_findings(findings, run_file, loaded.text, stderr, overrides)
     if (code := exit_code(findings)) != OK:
         stderr.print(_("{count}. Nothing was started.").format(count=render_count(findings)))
@@ -241,61 +201,3 @@ def _train(run_file: Path, overrides: list[str] | None) -> None:
         stdout.print(_("pictures:  {path}").format(path=summary.sheet))
     stdout.print(_("result:    {path}").format(path=summary.export))
     stdout.print(_("Next: surefoot sample {folder}").format(folder=planned.run_folder))
-
-
-def _plan_or_exit(
-    run_file: Path, overrides: list[str] | None, *, quiet_json: bool = False
-) -> tuple[Loaded, Plan, Survey, list[Finding]]:
-    try:
-        loaded = load(run_file, tuple(overrides or ()))
-    except Refused as refused:
-        findings = refused.findings + _found_besides(run_file, overrides, refused.findings)
-        if quiet_json:
-            document = [finding_json(finding) for finding in findings]
-            print_json({"schema": 1, "findings": document})
-        else:
-            text = _text_of(run_file)
-            print_findings(findings, run_file, text, stderr, overrides)
-            stderr.print(f"{run_file}: {render_count(findings)}")
-        raise typer.Exit(UNUSABLE) from None
-    found = survey(loaded)
-    planned = resolve(loaded, found)
-    return loaded, planned, found, review(planned, found)
-
-
-def _found_besides(
-    run_file: Path, overrides: list[str] | None, problems: list[Finding]
-) -> list[Finding]:
-    """What is wrong with the files that a refused run.toml names, so that all is said at once."""
-    try:
-        rest = load_rest(run_file, tuple(overrides or ()), problems)
-    except Refused:
-        return []
-    spoilt = {finding.path.partition(".")[0] for finding in problems}
-    if "data" in spoilt:  # it says whether captions are needed
-        spoilt.add("validation")
-    findings = survey(rest).findings
-    return [finding for finding in findings if finding.path.partition(".")[0] not in spoilt]
-
-
-def _again(run_file: Path, overrides: list[str] | None) -> str:
-    """The arguments for the next command, as a shell takes them."""
-    return " ".join([str(run_file), *(shlex.quote(item) for item in overrides or ())])
-
-
-def _text_of(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig", errors="replace")
-    except OSError:
-        return ""
-
-
-def _print_plan(planned: Plan) -> None:
-    described = describe(planned)
-    width = max(cell_len(name) for name, _text in described)
-    for name, text in described:
-        stdout.print(Text(padded(name, width + 2), style="bold").append(text, style="not bold"))
-    stdout.print()
-    for line in sheet_lines(planned.sheet):
-        stdout.print(Text(line))
-    stdout.print()

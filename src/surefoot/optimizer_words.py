@@ -59,16 +59,19 @@ OPTIMIZER_WORDS: dict[str, Words] = {
         N_("this optimizer finds its own learning rate, and lr = {lr:g} multiplies it"),
         notes=(N_("with so small a factor nothing is learned."),),
         helps=(N_("set optimizer.lr = 1.0"),),
+        source="Prodigy's README; diffusers issue 5508",
     ),
     "SF119": Words(
         N_("the learning rate that this optimizer finds only grows, and a constant schedule never "
            "takes it back"),
         helps=(N_("set schedule.kind = \"cosine\""),),
+        source="prodigy-plus-schedule-free's README; diffusion-pipe issue 201",
     ),
     "SF120": Words(
         N_("clip_grad_norm = {clip:g} shrinks the gradients by which {kind} finds its learning "
            "rate"),
         helps=(N_("set clip_grad_norm = \"off\""),),
+        source="prodigy-plus-schedule-free's README",
     ),
     "SF121": Words(
         N_("gradients are clipped twice: by clip_grad_norm = {clip:g} and by {kind} itself"),
@@ -79,11 +82,13 @@ OPTIMIZER_WORDS: dict[str, Words] = {
            "small"),
         notes=(N_("the rate that it finds while the schedule holds it back is too large after."),),
         helps=(N_("remove the warm-up; prodigy can keep it with safeguard_warmup = true"),),
+        source="Prodigy's README",
     ),
     "SF123": Words(
         N_("this optimizer averages the weights in place of a schedule, and schedule.kind = "
            "\"{schedule}\" would lower the learning rate as well"),
         helps=(N_("set schedule.kind = \"constant\", or leave the section out"),),
+        source="schedule_free's README",
     ),
     "SF124": Words(
         N_("this optimizer already shows an average of the weights; ema = {ema:g} would average "
@@ -94,14 +99,17 @@ OPTIMIZER_WORDS: dict[str, Words] = {
         N_("a learning rate of {lr:.1e} is low without a schedule: AdamW with one takes "
            "{usual:.0e}, and 1 to 10 times as much is customary here"),
         helps=(N_("raise optimizer.lr, or set it to \"auto\""),),
+        source="schedule_free's README",
     ),
     "SF126": Words(
         N_("DAdaptAdaGrad was seen to stay at its first learning rate on adapters"),
         helps=(N_("take prodigy or d_adaptation"),),
+        source="facebookresearch/dadaptation issues 24 and 29",
     ),
     "SF127": Words(
         N_("tensors of fewer than {size} numbers keep their memory in 32 bits; here that is most "
            "of: {kinds}"),
+        source="bitsandbytes' documentation of min_8bit_size",
     ),
     "SF128": Words(
         N_("an interrupted run with {name} goes on, but does not end as an uninterrupted one"),

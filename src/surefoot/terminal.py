@@ -14,6 +14,7 @@ import typer
 from rich.console import Console
 
 from surefoot.check.render import render_finding
+from surefoot.config.lines import place_of
 from surefoot.finding import Finding
 from surefoot.wording import say
 
@@ -56,11 +57,18 @@ def print_findings(
         console.print(render_finding(finding, *where))
 
 
-def finding_json(finding: Finding) -> dict[str, object]:
-    """A finding as JSON values, with its words."""
+def finding_json(finding: Finding, text: str = "") -> dict[str, object]:
+    """A finding as JSON values, with its words, and where in the text of a run.toml it is."""
     said = say(finding)
-    words = {"sentence": said.sentence, "notes": said.notes, "helps": said.helps}
-    return {**finding.as_json(), **words}
+    words = {
+        "sentence": said.sentence,
+        "cause": said.cause,
+        "notes": said.notes,
+        "helps": said.helps,
+    }
+    place = place_of(text, finding.path) if finding.path else None
+    line, column = (0, 0) if place is None else (place.line, place.column)
+    return {**finding.as_json(), "line": line, "column": column, **words}
 
 
 def print_json(document: dict[str, object]) -> None:

@@ -151,6 +151,7 @@ WORDS: dict[str, Words] = {
         N_("scale_parameter = true leaves a fresh {tuning} almost unable to learn"),
         cause=N_("multiplies each step by the tensor's own RMS; lora_up starts at 0, so it gets "
                  "the floor, {eps2:g}"),
+        source="OneTrainer issue 455; Shazeer & Stern 2018, Adafactor, section 8",
         notes=(
             N_("lora_up takes steps of {up_first:.1e} and could change its layers by "
                "{up_change:.2g} % in {steps} steps if every step went the same way. {outcome}"),
@@ -169,14 +170,17 @@ WORDS: dict[str, Words] = {
         N_("relative_step = true sets the learning rate itself; {ignored} would be ignored"),
         notes=(N_("with it the rate is {first:.1e} at first and {last:.1e} at the end."),),
         helps=(N_("remove one of the two; for a rate of your own set relative_step = false"),),
+        source="transformers issue 11612",
     ),
     "SF103": Words(
         N_("warmup_init = true does nothing without relative_step"),
         helps=(N_("remove it and use schedule.warmup_steps"),),
+        source="transformers, optimization.py; sd-scripts turns relative_step on instead",
     ),
     "SF104": Words(
         N_("relative_step's fall with 1/sqrt(t) begins after 10,000 steps; this run of {steps} has "
            "{shape}"),
+        source="Shazeer & Stern 2018, Adafactor, section 8",
     ),
     "SF105": Words(
         N_("gradients are clipped twice: by clip_grad_norm = {clip:g} and by Adafactor's "
@@ -184,21 +188,25 @@ WORDS: dict[str, Words] = {
         notes=(N_("Adafactor divides by the gradients' own size, so the first clipping changes "
                   "little but the balance of its averages."),),
         helps=(N_("set clip_grad_norm = \"off\""),),
+        source="transformers' documentation of Adafactor",
     ),
     "SF106": Words(
         N_("the warm-up of {warmup} steps is not over when the run ends at {steps}"),
         helps=(N_("shorten the warm-up, to a tenth of the run for example"),),
+        source="diffusers issue 4387; kohya_ss issue 735",
     ),
     "SF107": Words(
         N_("`alpha / rank` is {scale:.3g}: the adapter's output is multiplied by that"),
         notes=(N_("with an absolute learning rate this is like training at {scale:.3g} times the "
                   "rate."),),
         helps=(N_("set alpha to the rank, or raise the learning rate as much"),),
+        source="Hu et al. 2021, LoRA, section 4.1; sd-scripts issue 98",
     ),
     "SF108": Words(
         N_("the moving average (ema = {ema:g}) looks back {length:.0f} steps, the run has {steps}: "
            "what is exported would lag far behind"),
         helps=(N_("set train.ema to at most {mended:.4g}, or \"off\""),),
+        source="OneTrainer issues 543 and 889",
     ),
     "SF109": Words(
         N_("a learning rate of {lr:.1e} is relative here: {percent:.2g} % of each tensor a step"),
@@ -209,6 +217,7 @@ WORDS: dict[str, Words] = {
         N_("scale_parameter = false with relative_step = true steps by {rate:.1e} per element "
            "everywhere, {times:.0f} times the RMS of the weights' usual step"),
         helps=(N_("set relative_step = false and a learning rate near {lr:.0e}"),),
+        source="Shazeer & Stern 2018, Adafactor, section 8",
     ),
     **OPTIMIZER_WORDS,
     "SF129": Words(
@@ -218,6 +227,7 @@ WORDS: dict[str, Words] = {
         notes=(N_("a weight whose steps are lost stays where it is, however many there are."),),
         helps=(N_("take adafactor with rounding = \"stochastic\", which keeps such steps on "
                   "average, or set tuning.weights = \"fp32\""),),
+        source="Zamirai et al. 2020, Revisiting BFloat16 Training, arXiv 2010.06192",
     ),
     "SF130": Words(
         N_("weights in bf16 cannot give a forward pass in fp32"),
@@ -237,10 +247,12 @@ WORDS: dict[str, Words] = {
            "the norm of all is known, every tensor has moved and its gradient is gone"),
         helps=(N_("set clip_grad_norm = \"off\"; adafactor clips the update of each tensor by "
                   "clip_threshold"),),
+        source="sd-scripts pull request 1259",
     ),
     "SF134": Words(
         N_("step_in_backward saves no memory with gradient_accumulation = {parts}: gradients are "
            "kept until the last pass, {megabytes:.0f} MB"),
+        source="sd-scripts pull request 1259",
     ),
     "SF135": Words(
         N_("step_in_backward saves little here: all gradients of the adapters take "
@@ -251,6 +263,7 @@ WORDS: dict[str, Words] = {
         notes=(N_("trained on the wrong target, the model turns to noise within a few hundred "
                   "steps."),),
         helps=(N_("set model.prediction = \"auto\" unless you know better"),),
+        source="sd-scripts issues 1263 and 1715; diffusers issue 4636",
     ),
     "SF301": Words(
         N_("the caption {file} is empty, so its picture is left out"),
@@ -263,6 +276,7 @@ WORDS: dict[str, Words] = {
         N_("a step takes {batch} pictures and the set has {pictures}: each is seen more than once "
            "in a step"),
         helps=(N_("lower train.batch_size or train.gradient_accumulation"),),
+        source="OneTrainer issues 97 and 573",
     ),
     "SF304": Words(
         N_("{count} of {pictures} pictures are smaller than {resolution} pixels and will be scaled "

@@ -123,16 +123,21 @@ def test_check_explains_itself_to_a_reader(
     assert result.exit_code == 1
     lines = result.stdout.splitlines()
     assert lines[0].startswith("error[SF101] scale_parameter = true leaves a fresh DoRA almost ")
-    assert lines[1] == f"  --> {run_file}:9  optimizer.scale_parameter"
+    assert lines[1] == f"  --> {run_file}:9:1  optimizer.scale_parameter"
     assert lines[2] == "9 | scale_parameter = true   # as transformers has it"
+    assert lines[3].startswith(
+        "  | ^^^^^^^^^^^^^^^^^^^^^^ multiplies each step by the tensor's own RMS"
+    )
     for kind, figures in expected.items():
         line = next(line for line in lines if line.split()[:1] == [kind])
-        printed = float(line.split()[4])
+        printed = float(line.split()[2])
         assert printed == pytest.approx(figures["first"], rel=0.05 + SAMPLING)
     assert "expect pictures close to the base model" in result.stdout
     assert "a higher learning rate does not help" in result.stdout
     assert '  - scale_parameter = true\n  + scale_parameter = "weight"\n' in result.stdout
-    assert "errors: 1, warnings: 0, notes: 1" in lines[-1]
+    assert "errors: 1, warnings: 0, notes: 1" in lines[-3]
+    assert lines[-2].endswith(f"surefoot check {run_file} --fix")
+    assert lines[-1] == "More: surefoot explain SF101"
     assert result.stderr == ""
 
 

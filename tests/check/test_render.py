@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from rich.cells import cell_len
 
-from surefoot.check.render import render_count, render_finding, sheet_lines
+from surefoot.check.render import render_count, render_finding
+from surefoot.check.step_table import finding_lines, sheet_lines
 from surefoot.finding import Change, Finding, StepRow
 
 TEXT = 'name = "cat"\n\n[train]\nclip_grad_norm = 1.0   # why not\n'
@@ -25,16 +26,31 @@ ROWS = (
 def test_finding_is_shown_with_its_line_its_reason_and_its_repair() -> None:
     lines = render_finding(CLIPPED, "run.toml", TEXT).plain.splitlines()
     assert lines[0].startswith("warning[SF105] gradients are clipped twice: by clip_grad_norm = 1 ")
-    assert lines[1] == "  --> run.toml:4  train.clip_grad_norm"
+    assert lines[1] == "  --> run.toml:4:1  train.clip_grad_norm"
     assert lines[2] == "4 | clip_grad_norm = 1.0   # why not"
-    assert lines[3].startswith("note: Adafactor divides ")
-    assert lines[4].startswith("help: ")
-    assert lines[5:] == ["  - clip_grad_norm = 1", '  + clip_grad_norm = "off"']
+    assert lines[3] == "  | ^^^^^^^^^^^^^^^^^^^^"
+    assert lines[4].startswith("note: Adafactor divides ")
+    assert lines[5].startswith("help: ")
+    assert lines[6:] == ["  - clip_grad_norm = 1", '  + clip_grad_norm = "off"']
 
 
 def test_finding_about_a_default_shows_its_section() -> None:
     lines = render_finding(CLIPPED, "run.toml", "[train]\nsteps = 1\n").plain.splitlines()
-    assert lines[1:3] == ["  --> run.toml:1  train.clip_grad_norm", "1 | [train]"]
+    assert lines[1:4] == [
+        "  --> run.toml:1:1  train.clip_grad_norm",
+        "1 | [train]",
+        "  | ^^^^^^^",
+    ]
+
+
+def test_marks_are_as_wide_as_what_they_stand_below() -> None:
+    text = "\n" * 9 + '[train]\n\tclip_grad_norm = "猫 # 1"  # a\n'
+    lines = render_finding(CLIPPED, "run.toml", text).plain.splitlines()
+    assert lines[1:4] == [
+        "  --> run.toml:11:2  train.clip_grad_norm",
+        '11 |         clip_grad_norm = "猫 # 1"  # a',
+        "   |         " + "^" * 25,
+    ]
 
 
 @pytest.mark.parametrize("text", ["", "[model]\n"])
@@ -65,8 +81,13 @@ def test_sheet_names_each_kind_of_tensor_with_its_step() -> None:
 def test_rows_of_a_finding_are_shown_with_it() -> None:
     finding = Finding("SF103", "error", "optimizer.warmup_init", rows=ROWS)
     shown = render_finding(finding, "run.toml", "").plain
-    for line in sheet_lines(ROWS):
+    for line in finding_lines(ROWS):
         assert f"   {line}\n" in shown
+    _head, up, magnitude = finding_lines(ROWS)
+    assert up.split(maxsplit=3) == [
+        "lora_up", "0", "1.0e-05", "1.2e-03: changes the layer by 0.49 %",
+    ]  # fmt: skip
+    assert magnitude.endswith("8.7e-01: > 1000 % of itself")
 
 
 def test_count_names_every_level() -> None:

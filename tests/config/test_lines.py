@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from surefoot.config.lines import line_of
+from surefoot.config.lines import Place, line_of, place_of
 
 EVERYTHING = """\
 # name = "a comment"
@@ -131,3 +131,11 @@ def test_lines_of_windows_and_last_lines_without_an_end_count_the_same() -> None
 
 def test_only_a_newline_ends_a_line() -> None:
     assert line_of('name = "a\u2028b\x0cc"\nseed = 1\n', "seed") == 2
+
+
+def test_place_of_a_key_is_its_statement_without_the_comment() -> None:
+    text = '[a]  # one\n  b = "x # y"   # two\nc = [\n 1]\n'
+    assert place_of(text, "a") == Place(1, 1, "[a]")
+    assert place_of(text, "a.b") == Place(2, 3, 'b = "x # y"')
+    assert place_of(text, "a.c") == Place(3, 1, "c = [")
+    assert place_of(text, "d") is None

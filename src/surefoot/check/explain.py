@@ -20,12 +20,14 @@ def known_code(asked: str) -> str:
 
 def nearest_codes(asked: str, count: int = 4) -> list[str]:
     """Codes that may have been meant, in their order."""
-    digits = "".join(re.findall(r"\d", asked))
-    number = int(digits[:4] or 0)
-    by_number = sorted(WORDS, key=lambda code: abs(int(code[2:]) - number))
-    by_letters = difflib.get_close_matches(asked.upper(), WORDS, n=count, cutoff=0.7)
-    chosen = by_number[:count] if digits else by_letters or by_number[:count]
-    return sorted(chosen)
+    # Letters that are often typed for digits.
+    read = asked.strip().upper().translate(str.maketrans("OIL", "011"))
+    digits = re.fullmatch(r"(?:SF)?(\d{1,9})", read)
+    if digits is None:
+        near = difflib.get_close_matches(read, WORDS, n=count, cutoff=0.5)
+        return sorted(near) or sorted(WORDS)[:count]
+    number = int(digits[1])
+    return sorted(sorted(WORDS, key=lambda code: abs(int(code[2:]) - number))[:count])
 
 
 def explained(code: str) -> Text:

@@ -80,3 +80,14 @@ def render_count(findings: Sequence[Finding]) -> str:
     return _("errors: {errors}, warnings: {warnings}, notes: {notes}").format(
         errors=counts["error"], warnings=counts["warning"], notes=counts["note"]
     )
+
+
+def render_repairs(findings: Sequence[Finding]) -> str:
+    """How many findings have a repair, of each kind; empty if none has."""
+    mended = [finding for finding in findings if finding.changes]
+    same = sum(all(change.same for change in finding.changes) for finding in mended)
+    if not mended:
+        return ""
+    return _("repairs: {same} that leave the training as it is, {choice} that change it").format(
+        same=same, choice=len(mended) - same
+    )

@@ -49,11 +49,20 @@ def _with(text: str, change: Change) -> str:
     for attempt in (_by_text, _by_tomlkit):
         try:
             written = attempt(text, change)
-            if _parsed(written) == expected:
+            if _without_empty(_parsed(written)) == _without_empty(expected):
                 return written
         except (TOMLKitError, ValueError, TypeError, AttributeError, LookupError):
             continue
     return text
+
+
+def _without_empty(document: dict[str, object]) -> dict[str, object]:
+    """Without sections that say nothing, such as one that has lost its only key."""
+    pruned = {
+        key: _without_empty(cast(dict[str, object], value)) if isinstance(value, dict) else value
+        for key, value in document.items()
+    }
+    return {key: value for key, value in pruned.items() if value != {}}
 
 
 def _parsed(text: str) -> dict[str, object]:

@@ -106,7 +106,7 @@ def warmup_without_relative_step(plan: Plan, _survey: Survey) -> Iterator[Findin
         and optimizer.warmup_init
         and not optimizer.relative_step
     ):
-        change = Change("optimizer.warmup_init", "false", "true")
+        change = Change("optimizer.warmup_init", "false", "true", same=True)
         yield Finding("SF103", "error", "optimizer.warmup_init", changes=(change,))
 
 

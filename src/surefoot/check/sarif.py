@@ -7,14 +7,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import quote
 
-from surefoot import __version__
 from surefoot.check.repair import repaired
 from surefoot.config.lines import place_of
 from surefoot.finding import Finding
 from surefoot.language import _
+from surefoot.release import VERSION
 from surefoot.wording import WORDS, say
 
-SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
+SCHEMA = (
+    "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
+)
 
 
 def sarif(findings: Sequence[Finding], file: Path, text: str) -> dict[str, object]:
@@ -26,7 +28,7 @@ def sarif(findings: Sequence[Finding], file: Path, text: str) -> dict[str, objec
         text: Its content.
     """
     codes = sorted({finding.code for finding in findings})
-    driver = {"name": "surefoot", "version": __version__, "rules": [_rule(code) for code in codes]}
+    driver = {"name": "surefoot", "version": VERSION, "rules": [_rule(code) for code in codes]}
     results = [_result(finding, codes, file, text) for finding in findings]
     run = {"tool": {"driver": driver}, "columnKind": "unicodeCodePoints", "results": results}
     return {"$schema": SCHEMA, "version": "2.1.0", "runs": [run]}
@@ -44,9 +46,7 @@ def _rule(code: str) -> dict[str, object]:
     return {**rule, "help": {"text": helps}} if helps else rule
 
 
-def _result(
-    finding: Finding, codes: Sequence[str], file: Path, text: str
-) -> dict[str, object]:
+def _result(finding: Finding, codes: Sequence[str], file: Path, text: str) -> dict[str, object]:
     said = say(finding)
     location: dict[str, object] = {"physicalLocation": _where(finding, file, text)}
     if finding.path:

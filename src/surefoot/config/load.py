@@ -28,7 +28,7 @@ from surefoot.config.schedule import (
 )
 from surefoot.config.section import DEVICE, NAME, PATH
 from surefoot.config.tuning import DoraConfig, FullConfig, LoraConfig
-from surefoot.finding import Finding, Refused, Value
+from surefoot.finding import Change, Finding, Refused, Value
 from surefoot.language import N_
 
 # The sections that are told apart by `kind`, by their place in the file.
@@ -57,6 +57,8 @@ _STAND_INS: dict[str, object] = {
     "data": {"folders": [{"path": "builtin"}]},
     "train": {"steps": 1},
 }
+# How alike two words are, of 1, if one is a slip of the other.
+_SURELY_MEANT = 0.8
 
 
 @dataclass(frozen=True)
@@ -82,17 +84,18 @@ class Loaded:
         return with_overrides(self.text, self.overrides)
 
 
-def load(path: Path, overrides: tuple[str, ...] = ()) -> Loaded:
+def load(path: Path, overrides: tuple[str, ...] = (), text: str | None = None) -> Loaded:
     """Reads a run.toml.
 
     Args:
         path: The file.
         overrides: `key=value` with a dotted key and a TOML value, such as `optimizer.lr=3e-5`.
+        text: What stands in for its content.
 
     Raises:
         Refused: With one finding for every problem in the file.
     """
-    text = _read_text(path)
+    text = _read_text(path) if text is None else text
     document, problems = _document(path, text, overrides)
     try:
         config = _validated(document)
@@ -104,7 +107,9 @@ def load(path: Path, overrides: tuple[str, ...] = ()) -> Loaded:
     return Loaded(config, text, path, overrides)
 
 
-def load_rest(path: Path, overrides: tuple[str, ...], problems: Sequence[Finding]) -> Loaded:
+def load_rest(
+    path: Path, overrides: tuple[str, ...], problems: Sequence[Finding], text: str | None = None
+) -> Loaded:
     """What is left of a run.toml that `load` refused, so that the files it names can be looked at.
 
     Sections with a problem are left out, and where a run must have them something stands in.
@@ -112,7 +117,7 @@ def load_rest(path: Path, overrides: tuple[str, ...], problems: Sequence[Finding
     Raises:
         Refused: If nothing is left.
     """
-    text = _read_text(path)
+    text = _read_text(path) if text is None else text
     document, _problems_again = _document(path, text, overrides)
     spoilt = {problem.path.partition(".")[0] for problem in problems}
     rest = {key: value for key, value in document.items() if key not in spoilt}
@@ -178,7 +183,8 @@ def _problems(errors: list[ErrorDetails]) -> list[Finding]:
                 key = path.rpartition(".")[2]
                 near = difflib.get_close_matches(key, names, n=1, cutoff=0.5)
                 values |= {"key": key, "near": near[0] if near else "", "known": ", ".join(names)}
-                findings.append(Finding("SF003", "error", path, values))
+                changes = _spelling(path, key, near, _shown(error["input"]))
+                findings.append(Finding("SF003", "error", path, values, changes=changes))
             case "missing":
                 findings.append(Finding("SF006", "error", path, values))
             case _:
@@ -194,6 +200,13 @@ def _problems(errors: list[ErrorDetails]) -> list[Finding]:
         if finding.code != "SF004"
         or not any(item.path.startswith(f"{finding.path}.") for item in findings)
     ]
+
+
+def _spelling(path: str, key: str, near: list[str], given: str) -> tuple[Change, ...]:
+    """The repair of a slip of the keyboard, where it surely is one."""
+    if not near or difflib.SequenceMatcher(a=key, b=near[0]).ratio() < _SURELY_MEANT:
+        return ()
+    return (Change(path, near[0], given, action="rename", same=True),)
 
 
 def _given(error: ErrorDetails) -> object:
