@@ -263,6 +263,7 @@ def test_findings_as_json_carry_codes_values_and_words(tmp_path: Path) -> None:
                 "same": False,
             }
         ],
+        "waived": "",
         "line": 0,
         "column": 0,
         "sentence": "the warm-up of 500 steps is not over when the run ends at 120",

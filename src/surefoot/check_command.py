@@ -132,7 +132,7 @@ def _exit_unusable(judged: Judgement, run_file: Path, overrides: list[str] | Non
 
 
 def _warned(findings: Sequence[Finding]) -> bool:
-    return any(finding.level == "warning" for finding in findings)
+    return any(finding.standing == "warning" for finding in findings)
 
 
 def _print_json(judged: Judgement, overrides: list[str] | None) -> None:

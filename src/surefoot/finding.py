@@ -66,6 +66,7 @@ class Finding:
         values: The numbers and names of this very run, for the sentence.
         rows: Rows of the effective-step sheet that show it.
         changes: What to change in run.toml.
+        waived: Why it does not matter here, as run.toml says; empty if it does.
     """
 
     code: str
@@ -74,6 +75,12 @@ class Finding:
     values: dict[str, Value] = field(default_factory=dict[str, Value])
     rows: tuple[StepRow, ...] = ()
     changes: tuple[Change, ...] = ()
+    waived: str = ""
+
+    @property
+    def standing(self) -> Level | None:
+        """Its level, none once it is waived."""
+        return None if self.waived else self.level
 
     @property
     def unusable(self) -> bool:

@@ -54,7 +54,7 @@ def _mended(run_file: Path, text: str, *, yes: bool) -> str:
         findings = judge(run_file, text=text).findings
         mended = text
         for finding in findings:
-            if (finding.code, finding.path) in declined:
+            if finding.waived or (finding.code, finding.path) in declined:
                 continue
             following = _with_repairs(finding, mended, run_file, yes=yes)
             if following == mended:
@@ -98,7 +98,7 @@ def _new_errors(before: Sequence[Finding], after: Sequence[Finding]) -> list[str
     return [
         finding.code
         for finding in after
-        if finding.level == "error" and (finding.code, finding.path) not in known
+        if finding.standing == "error" and (finding.code, finding.path) not in known
     ]
 
 

@@ -146,7 +146,7 @@ def read_plan(run_folder: Path) -> Plan:
 
 
 # What only looks or writes may change when a run goes on, and so may the machine.
-_LOOKS = ("name", "folder", "preview", "save", "validation")
+_LOOKS = ("name", "folder", "preview", "save", "validation", "waive")
 # How it trains from here on may change too; which weights move, and what they are shown, may not.
 _SETTINGS = ("optimizer", "schedule", "objective")
 _TRAIN_SETTINGS = frozenset(

@@ -30,7 +30,7 @@ def exit_code(findings: Sequence[Finding]) -> int:
     """The exit code that the findings of a verb mean."""
     if any(finding.unusable for finding in findings):
         return UNUSABLE
-    return FOUND if any(finding.level == "error" for finding in findings) else OK
+    return FOUND if any(finding.standing == "error" for finding in findings) else OK
 
 
 def print_findings(

@@ -147,6 +147,14 @@ WORDS: dict[str, Words] = {
         N_("the checkpoint {file} is at step {step}, beyond the {steps} steps of this run"),
         helps=(N_("set train.steps to at least {step}, or give this run another `name`"),),
     ),
+    "SF061": Words(
+        N_("there is no finding {code} that could be waived"),
+        helps=(N_("correct the code; `surefoot check` prints it in front of each finding"),),
+    ),
+    "SF062": Words(
+        N_("the finding {code} cannot be waived: without what it asks for no run can go on"),
+        helps=(N_("mend what it is about, and remove the waiver"),),
+    ),
     "SF101": Words(
         N_("scale_parameter = true leaves a fresh {tuning} almost unable to learn"),
         cause=N_("multiplies each step by the tensor's own RMS; lora_up starts at 0, so it gets "
@@ -290,6 +298,10 @@ WORDS: dict[str, Words] = {
     "SF306": Words(
         N_("the folder {file} is the same as {detail} and was read once"),
         helps=(N_("remove the link; use `repeats` to see pictures more often"),),
+    ),
+    "SF401": Words(
+        N_("the waiver of {code} has nothing to waive here"),
+        helps=(N_("remove it, so that it does not hide the finding when it comes back"),),
     ),
     "SF501": Words(
         N_("{count} trained tensors have not moved after {steps} steps, {example} among them"),

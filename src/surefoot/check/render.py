@@ -26,8 +26,13 @@ def render_finding(finding: Finding, file: str, text: str) -> Text:
     """
     said = say(finding)
     shown = Text()
-    shown.append(f"{said.level}[{finding.code}]", style=_STYLES[finding.level])
+    level, style = said.level, _STYLES[finding.level]
+    if finding.waived:
+        level, style = _("waived"), "dim"
+    shown.append(f"{level}[{finding.code}]", style=style)
     shown.append(f" {said.sentence}\n", style="bold")
+    if finding.waived:
+        return shown.append(_("reason: "), style="cyan").append(f"{finding.waived}\n")
     shown.append_text(_place(finding, said, file, text))
     for line in finding_lines(finding.rows):
         shown.append(f"   {line}\n")
@@ -76,15 +81,17 @@ def _change(change: Change) -> Text:
 
 def render_count(findings: Sequence[Finding]) -> str:
     """How many there are of each level."""
-    counts = {level: sum(item.level == level for item in findings) for level in _STYLES}
-    return _("errors: {errors}, warnings: {warnings}, notes: {notes}").format(
+    counts = {level: sum(item.standing == level for item in findings) for level in _STYLES}
+    shown = _("errors: {errors}, warnings: {warnings}, notes: {notes}").format(
         errors=counts["error"], warnings=counts["warning"], notes=counts["note"]
     )
+    waived = sum(bool(item.waived) for item in findings)
+    return shown + (_(", waived: {count}").format(count=waived) if waived else "")
 
 
 def render_repairs(findings: Sequence[Finding]) -> str:
     """How many findings have a repair, of each kind; empty if none has."""
-    mended = [finding for finding in findings if finding.changes]
+    mended = [finding for finding in findings if finding.changes and not finding.waived]
     same = sum(all(change.same for change in finding.changes) for finding in mended)
     if not mended:
         return ""

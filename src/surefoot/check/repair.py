@@ -74,20 +74,32 @@ def _apply(document: dict[str, object], change: Change) -> bool:
     if change.action == "set":
         return override(document, f"{change.path}={change.value}") is None
     parent, _dot, name = change.path.rpartition(".")
-    table = document
+    table: object = document
     for part in parent.split(".") if parent else ():
-        inner = table.get(part)
-        if not isinstance(inner, dict):
-            return False
-        table = cast(dict[str, object], inner)
-    if name not in table:
+        table = _inside(table, part)
+    if _inside(table, name) is None:
         return False
+    if isinstance(table, list):
+        cast(list[object], table).pop(int(name))
+        return change.action == "remove"
+    assert isinstance(table, dict)
+    table = cast(dict[str, object], table)
     value = table.pop(name)
     if change.action == "rename":
         if change.value in table:
             return False
         table[change.value] = value
     return True
+
+
+def _inside(table: object, part: str) -> object:
+    """What a table has under a key or a list at an index, `None` if nothing."""
+    if isinstance(table, dict):
+        return cast(dict[str, object], table).get(part)
+    if isinstance(table, list) and part.isdecimal():
+        items = cast(list[object], table)
+        return items[int(part)] if int(part) < len(items) else None
+    return None
 
 
 def _by_text(text: str, change: Change) -> str:

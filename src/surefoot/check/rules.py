@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 
 from surefoot.check.memory_rules import MEMORY_RULES
 from surefoot.check.optimizer_rules import OPTIMIZER_RULES
+from surefoot.check.waivers import with_waivers
 from surefoot.config.optimizer import AdafactorConfig
 from surefoot.config.schedule import ConstantConfig, CosineRestartsConfig
 from surefoot.config.tuning import FullConfig
@@ -25,6 +26,7 @@ _MEGABYTE = 1e6
 def review(plan: Plan, survey: Survey) -> list[Finding]:
     """Every finding about a run, the worst first."""
     found = [*survey.findings, *(finding for rule in RULES for finding in rule(plan, survey))]
+    found = with_waivers(found, plan.config.waive)
     return sorted(found, key=lambda finding: (LEVELS.index(finding.level), finding.code))
 
 

@@ -60,6 +60,8 @@ def _result(finding: Finding, codes: Sequence[str], file: Path, text: str) -> di
         "locations": [location],
         "properties": {"values": finding.values},
     }
+    if finding.waived:
+        result["suppressions"] = [{"kind": "inSource", "justification": finding.waived}]
     fixes = _fixes(finding, said.helps, file, text)
     return {**result, "fixes": fixes} if fixes else result
 

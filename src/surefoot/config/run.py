@@ -10,6 +10,7 @@ from surefoot.config.optimizer import AdafactorConfig, OptimizerConfig
 from surefoot.config.schedule import CosineConfig, ScheduleConfig
 from surefoot.config.section import DEVICE, NAME, PathText, Section
 from surefoot.config.tuning import DoraConfig, TuningConfig
+from surefoot.config.waiver import WaiverConfig
 
 FORMAT = 1
 Off = Literal["off"]
@@ -196,3 +197,6 @@ class RunConfig(Section):
 
     save: SaveConfig = SaveConfig()
     """Checkpoints."""
+
+    waive: tuple[WaiverConfig, ...] = ()
+    """Findings that are known and accepted, each with its reason."""
