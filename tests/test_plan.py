@@ -23,6 +23,7 @@ from surefoot.plan import (
     settings,
     write_plan,
 )
+from surefoot.tuning.targets import Target
 from tests.run_files import look, write_pictures, write_run
 
 UNET = BUILTIN_MODEL / "unet/diffusion_pytorch_model.safetensors"
@@ -43,7 +44,7 @@ def test_automatic_values_are_all_resolved(run_file: Path) -> None:
     assert plan.prediction == "epsilon"
     assert plan.resolution == 64
     assert plan.device == "cpu"
-    assert (plan.rank, plan.alpha) == (16, 16.0)
+    assert set(plan.targets["unet"].values()) == {Target(rank=16, alpha=16.0)}
     assert plan.lr == 1e-2
     assert (plan.validate_every, plan.preview_every, plan.save_every) == (30, 60, 30)
     assert plan.run_folder == run_file.parent / "runs/cat"
@@ -153,6 +154,25 @@ def test_trained_numbers_are_those_of_the_files(run_file: Path) -> None:
     assert dora.trained_numbers == lora + sum(len(weight) for weight in targets)
 
 
+def test_first_pattern_that_matches_a_layer_gives_its_rank_and_alpha(run_file: Path) -> None:
+    patterns = 'tuning.rank_pattern={ "attn2.to_k" = 4, "attn2.*" = 8 }'
+    alphas = 'tuning.alpha_pattern={ "attn1.*" = 2.0, "attn2.to_v" = "auto" }'
+    plan = plan_of(run_file, patterns, alphas, "tuning.alpha=6.0", "tuning.targets=attention")
+    given = {path.split(".", 1)[1]: target for path, target in plan.targets["unet"].items()}
+    ends = {".".join(path.split(".")[-2:]): target for path, target in given.items()}
+    assert ends["attn2.to_k"] == Target(rank=4, alpha=6.0)
+    assert ends["attn2.to_q"] == Target(rank=8, alpha=6.0)
+    assert ends["attn2.to_v"] == Target(rank=8, alpha=8.0)
+    assert ends["attn1.to_k"] == Target(rank=16, alpha=2.0)
+
+
+def test_rslora_multiplies_by_alpha_over_the_root_of_each_rank(run_file: Path) -> None:
+    pattern = 'tuning.rank_pattern={ "to_k" = 4 }'
+    plan = plan_of(run_file, pattern, "tuning.alpha=3.0", "tuning.rslora=true")
+    scales = {target.rank: target.alpha / target.rank for target in plan.targets["unet"].values()}
+    assert scales == pytest.approx({4: 3 / 2, 16: 3 / 4})
+
+
 def test_preset_linear_leaves_convolutions_out_and_all_takes_them(run_file: Path) -> None:
     shapes = {name: weight.shape for name, weight in load_file(UNET).items()}
     linear = plan_of(run_file, "tuning.targets=linear").targets["unet"]
@@ -205,7 +225,7 @@ def test_plan_that_is_missing_or_no_plan_is_an_error(tmp_path: Path) -> None:
     ("override", "keys"),
     [
         ("seed=1", {"seed"}),
-        ("tuning.rank=8", {"tuning.rank", "resolved.rank", "resolved.alpha"}),
+        ("tuning.rank=8", {"tuning.rank", "resolved.targets.unet"}),
         ("tuning.kind=lora", {"tuning.kind"}),
         ("tuning.targets=attention", {"tuning.targets", "resolved.targets.unet"}),
         ("data.flip=true", {"data.flip"}),

@@ -14,7 +14,8 @@ from torch.optim import Optimizer
 
 from surefoot.config.load import load
 from surefoot.config.run import RunConfig
-from surefoot.engine.assemble import attach, load_family
+from surefoot.engine.assemble import load_family
+from surefoot.engine.attach import attach
 from surefoot.engine.optimizer import build_optimizer
 from surefoot.finding import StepRow
 from surefoot.optim.root_mean_square import root_mean_squares

@@ -35,7 +35,7 @@ class StepRow:
     """What one kind of tensor will do: a row of the effective-step sheet.
 
     `rms` is the tensor's own root mean square at the start, `weight_rms` that of its layer's
-    weight, `fan_in` the inputs of that layer.
+    weight, `fan_in` the inputs of that layer, `alpha` that of its adapter.
     `first` and `total` are per element: at the first step, and over the run if every step went
     the same way. `layer_change` is how far `total` could change the layer, relative to its weight.
     Not `known`: the optimizer finds its learning rate in the run, and these are with a rate of 1.
@@ -53,6 +53,7 @@ class StepRow:
     layer_change: float
     known: bool = True
     lost: float = 0.0
+    alpha: float = 1.0
 
 
 @dataclass(frozen=True)

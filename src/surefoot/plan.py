@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import cast
@@ -23,10 +23,11 @@ from surefoot.formats.files import write_whole
 from surefoot.optim.facts import facts_of
 from surefoot.optim.memory import WIDTHS
 from surefoot.optim.schedules import Schedule
+from surefoot.placement import planned_targets
 from surefoot.sheet import effective_steps, planned_schedule, trained_tensors
 from surefoot.sizes import Bytes, bytes_of
 from surefoot.survey import ModelSurvey, Survey, cache_folder_of, resolve_path
-from surefoot.tuning.targets import select_targets
+from surefoot.tuning.targets import Target
 
 PLAN_FILE = "plan.json"
 
@@ -38,7 +39,8 @@ class Plan:
     Attributes:
         config: What was asked; where it says `auto`, the field here of that name holds.
         content: Digest of the model's weights, the pictures and the captions.
-        targets: For each part, the modules that get an adapter; nothing for full fine-tuning.
+        targets: For each part, the modules that get an adapter and what it is given; nothing for
+            full fine-tuning.
         sheet: The effective step of each kind of tensor.
     """
 
@@ -50,10 +52,8 @@ class Plan:
     resolution: int
     vae_factor: int
     device: str
-    rank: int
-    alpha: float
     content: str
-    targets: dict[str, tuple[str, ...]]
+    targets: dict[str, dict[str, Target]]
     lr: float
     schedule: Schedule
     pictures: int
@@ -81,10 +81,9 @@ def resolve(loaded: Loaded, survey: Survey) -> Plan:
     """Fills in every `auto` and computes what follows from the config and the survey."""
     config = loaded.config
     facts = FAMILIES[config.model.family]
-    rank, alpha = _rank_and_alpha(config.tuning)
-    targets = _targets(config.tuning, facts, survey.model)
+    targets = planned_targets(config.tuning, facts, survey.model)
     lr = _lr(config, facts)
-    tensors = trained_tensors(config.tuning, survey.model, targets, rank, alpha)
+    tensors = trained_tensors(config.tuning, survey.model, targets)
     numbers = sum(tensor.numbers for tensor in tensors)
     pictures = [len(scan.examples) for scan in survey.data]
     in_epoch = sum(
@@ -101,8 +100,6 @@ def resolve(loaded: Loaded, survey: Survey) -> Plan:
         resolution=resolution,
         vae_factor=survey.model.vae_factor,
         device=_device(config, survey),
-        rank=rank,
-        alpha=alpha,
         content=content_digest(survey.model, survey.data),
         targets=targets,
         lr=lr,
@@ -128,6 +125,13 @@ def resolve(loaded: Loaded, survey: Survey) -> Plan:
         run_folder=survey.run_folder,
         cache_folder=cache_folder_of(survey.run_folder),
     )
+
+
+def span(numbers: Iterable[float]) -> str:
+    """Numbers that differ from layer to layer, such as ranks, as one text: `16`, or `4..32`."""
+    ordered = sorted(set(numbers))
+    ends = [ordered[0], ordered[-1]] if len(ordered) > 1 else ordered
+    return "..".join(f"{number:g}" for number in ends)
 
 
 def write_plan(plan: Plan) -> None:
@@ -204,9 +208,11 @@ def _identity(plan: Plan) -> dict[str, object]:
         "resolution": plan.resolution,
         "prediction": plan.prediction,
         "content": plan.content,
-        "rank": plan.rank,
-        "alpha": plan.alpha,
-        "targets": plan.targets,
+        "targets": {
+            # As a list, so that what differs is said of a part and not of each of its layers.
+            part: [[path, target.rank, target.alpha] for path, target in layers.items()]
+            for part, layers in plan.targets.items()
+        },
         "pictures": plan.pictures,
         "pictures_in_epoch": plan.pictures_in_epoch,
     }
@@ -224,49 +230,6 @@ def _flat(values: object, place: str = "") -> dict[str, str]:
 
 def _every(asked: int | str, otherwise: int) -> int:
     return asked if isinstance(asked, int) else otherwise
-
-
-def _rank_and_alpha(tuning: TuningConfig) -> tuple[int, float]:
-    if isinstance(tuning, FullConfig):
-        return 0, 1.0
-    alpha = float(tuning.rank) if tuning.alpha == "auto" else float(tuning.alpha)
-    return tuning.rank, alpha
-
-
-def patterns(tuning: TuningConfig, facts: FamilyFacts, part: str) -> tuple[str, ...]:
-    """The module name patterns of an adapter's targets in one part."""
-    if isinstance(tuning, FullConfig):
-        return ()
-    if isinstance(tuning.targets, str):
-        return facts.parts[part].presets[tuning.targets]
-    return tuning.targets
-
-
-def target_shapes(
-    tuning: TuningConfig, model: ModelSurvey, part: str
-) -> dict[str, tuple[int, ...]]:
-    """Module name to weight shape, of the modules that an adapter could sit on."""
-    if part not in model.parts:
-        return {}
-    shapes = {
-        name.removesuffix(".weight"): header.shape
-        for name, header in model.parts[part].headers.items()
-        if name.endswith(".weight") and len(header.shape) in (2, 4)
-    }
-    if not isinstance(tuning, FullConfig) and tuning.targets == "linear":
-        return {name: shape for name, shape in shapes.items() if len(shape) == 2}
-    return shapes
-
-
-def _targets(
-    tuning: TuningConfig, facts: FamilyFacts, model: ModelSurvey
-) -> dict[str, tuple[str, ...]]:
-    if isinstance(tuning, FullConfig):
-        return {}
-    return {
-        part: select_targets(target_shapes(tuning, model, part), patterns(tuning, facts, part))
-        for part in tuning.parts
-    }
 
 
 def _lr(config: RunConfig, facts: FamilyFacts) -> float:

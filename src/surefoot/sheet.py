@@ -28,6 +28,7 @@ from surefoot.optim.scaling import StepScale, TensorKind, lora_up_factor, step_s
 from surefoot.optim.schedules import Schedule, relative_rate, steps_of_share
 from surefoot.optim.steady import steady_steps
 from surefoot.survey import ModelSurvey
+from surefoot.tuning.targets import Target
 
 
 @dataclass(frozen=True)
@@ -58,17 +59,15 @@ ORDER: tuple[TensorKind, ...] = (
 def trained_tensors(
     tuning: TuningConfig,
     model: ModelSurvey,
-    targets: Mapping[str, tuple[str, ...]],
-    rank: int,
-    alpha: float,
+    targets: Mapping[str, Mapping[str, Target]],
 ) -> list[PlannedTensor]:
     """Every tensor that the tuning will train, with its size and its RMS at the start."""
     if isinstance(tuning, FullConfig):
         return list(_whole_parts(tuning, model))
     tensors: list[PlannedTensor] = []
-    for part, names in targets.items():
-        for name in names:
-            tensors += _adapter(tuning, model, part, name, rank, alpha)
+    for part, layers in targets.items():
+        for name, target in layers.items():
+            tensors += _adapter(tuning, model, part, name, target)
     return tensors
 
 
@@ -102,8 +101,9 @@ def _kind(name: str, shape: tuple[int, ...]) -> TensorKind:
 
 
 def _adapter(
-    tuning: TuningConfig, model: ModelSurvey, part: str, name: str, rank: int, alpha: float
+    tuning: TuningConfig, model: ModelSurvey, part: str, name: str, target: Target
 ) -> list[PlannedTensor]:
+    rank, alpha = target.rank, target.alpha
     header = model.parts[part].headers[f"{name}.weight"]
     out, width = header.shape[0], math.prod(header.shape[1:])
     weight_rms = model.parts[part].rms(f"{name}.weight") or usual_rms(width)
@@ -152,6 +152,7 @@ def _row(
         total=total,
         layer_change=_layer_change(middle, total),
         known=not facts_of(config.optimizer).finds_rate,
+        alpha=middle.alpha,
         lost=_lost(config, middle.rms, [scale.at(middle.rms) * rate for rate in rates]),
     )
 

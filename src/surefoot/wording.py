@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from surefoot.finding import Finding, Level, Value
 from surefoot.language import N_, _
 from surefoot.optimizer_words import OPTIMIZER_WORDS, Words
+from surefoot.tuning_words import TUNING_WORDS
 
 WORDS: dict[str, Words] = {
     "SF001": Words(
@@ -266,6 +267,7 @@ WORDS: dict[str, Words] = {
         N_("step_in_backward saves little here: all gradients of the adapters take "
            "{megabytes:.2g} MB"),
     ),
+    **TUNING_WORDS,
     "SF201": Words(
         N_("the config says {asked}, the model's scheduler says {found}"),
         notes=(N_("trained on the wrong target, the model turns to noise within a few hundred "

@@ -13,6 +13,7 @@ from surefoot.finding import LEVELS, Finding
 from tests.check.memory_cases import BF16, MEMORY_CASES
 from tests.check.optimizer_cases import OPTIMIZER_CASES
 from tests.check.rule_cases import SCHEDULE_CASES, Case
+from tests.check.tuning_cases import TUNING_CASES
 from tests.run_files import look, write_pictures, write_run
 
 SCALED = "optimizer.scale_parameter=true"
@@ -170,6 +171,7 @@ CASES = (
     ),
     *(Case(*case) for case in OPTIMIZER_CASES),
     *MEMORY_CASES,
+    *TUNING_CASES,
 )
 BY_CODE = {case.code: case for case in CASES}
 

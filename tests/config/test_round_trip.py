@@ -41,6 +41,9 @@ def adapter(kind: str) -> st.SearchStrategy[dict[str, Any]]:
         rank=st.integers(1, 4096),
         alpha=positive(1e6) | st.just("auto"),
         targets=targets,
+        rank_pattern=st.dictionaries(text, st.integers(1, 4096), max_size=3),
+        alpha_pattern=st.dictionaries(text, positive(1e6) | st.just("auto"), max_size=3),
+        rslora=st.booleans(),
     )
 
 

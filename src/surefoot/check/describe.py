@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from surefoot.config.optimizer import AdafactorConfig
 from surefoot.config.optimizer_libraries import NamedOptimizerConfig
-from surefoot.config.tuning import WeightsDtype, weights_dtype
+from surefoot.config.tuning import FullConfig, WeightsDtype, weights_dtype
 from surefoot.language import _
-from surefoot.plan import Plan
+from surefoot.plan import Plan, span
 
 _MEGABYTE = 1e6
 
@@ -61,19 +61,21 @@ def describe(plan: Plan) -> list[tuple[str, str]]:
 
 
 def _tuning(plan: Plan) -> str:
-    parts = " + ".join(plan.config.tuning.parts)
-    if not plan.rank:
+    tuning = plan.config.tuning
+    parts = " + ".join(tuning.parts)
+    if isinstance(tuning, FullConfig):
         return _("full, {parts}, {numbers:,} numbers in {dtype}").format(
-            parts=parts, numbers=plan.trained_numbers, dtype=weights_dtype(plan.config.tuning)
+            parts=parts, numbers=plan.trained_numbers, dtype=weights_dtype(tuning)
         )
+    given = [target for layers in plan.targets.values() for target in layers.values()]
     template = _(
-        "{kind} rank {rank} alpha {alpha:g}, {layers} layers of {parts}, {numbers:,} numbers"
+        "{kind} rank {rank} alpha {alpha}, {layers} layers of {parts}, {numbers:,} numbers"
     )
     return template.format(
-        kind=plan.config.tuning.kind,
-        rank=plan.rank,
-        alpha=plan.alpha,
-        layers=sum(len(names) for names in plan.targets.values()),
+        kind=tuning.kind,
+        rank=span(target.rank for target in given),
+        alpha=span(target.alpha for target in given),
+        layers=len(given),
         parts=parts,
         numbers=plan.trained_numbers,
     )

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 
 from surefoot.check.memory_rules import MEMORY_RULES
 from surefoot.check.optimizer_rules import OPTIMIZER_RULES
+from surefoot.check.tuning_rules import TUNING_RULES
 from surefoot.check.waivers import with_waivers
 from surefoot.config.optimizer import AdafactorConfig
 from surefoot.config.schedule import ConstantConfig, CosineRestartsConfig
@@ -14,9 +15,8 @@ from surefoot.families.facts import FAMILIES
 from surefoot.finding import LEVELS, Change, Finding
 from surefoot.optim.scaling import step_scale
 from surefoot.optim.schedules import relative_rate
-from surefoot.plan import Plan, patterns, target_shapes
+from surefoot.plan import Plan
 from surefoot.survey import Survey
-from surefoot.tuning.targets import unmatched_patterns
 from surefoot.wording import CONSTANT_RATE, RAMP_RATE, RUNS_AWAY, STALLS
 
 Rule = Callable[[Plan, Survey], Iterator[Finding]]
@@ -55,7 +55,7 @@ def own_scale_of_adapters(plan: Plan, _survey: Survey) -> Iterator[Finding]:
         "weight",
         weight_rms=up.weight_rms,
         fan_in=up.fan_in,
-        alpha=plan.alpha,
+        alpha=up.alpha,
         eps2=optimizer.eps2,
     )
     mended = rate * by_weight.at(0.0)
@@ -160,14 +160,6 @@ def cycles_without_steps(plan: Plan, _survey: Survey) -> Iterator[Finding]:
         yield Finding("SF132", "error", "schedule.cycles", dict(values))
 
 
-def alpha_far_from_rank(plan: Plan, _survey: Survey) -> Iterator[Finding]:
-    """SF107. With the weight rule the step takes alpha into account, otherwise nothing does."""
-    optimizer = plan.config.optimizer
-    by_weight = isinstance(optimizer, AdafactorConfig) and optimizer.scale_parameter == "weight"
-    if plan.rank and not by_weight and not 0.25 <= plan.alpha / plan.rank <= 4:
-        yield Finding("SF107", "warning", "tuning.alpha", {"scale": plan.alpha / plan.rank})
-
-
 def average_longer_than_run(plan: Plan, _survey: Survey) -> Iterator[Finding]:
     """SF108. An average over 1 / (1 - decay) steps needs a run of several times that."""
     ema = plan.config.train.ema
@@ -213,25 +205,6 @@ def wrong_prediction(plan: Plan, survey: Survey) -> Iterator[Finding]:
         values = {"asked": plan.prediction, "found": survey.model.prediction}
         change = Change("model.prediction", '"auto"', f'"{plan.prediction}"')
         yield Finding("SF201", "warning", "model.prediction", dict(values), changes=(change,))
-
-
-def targets_that_match_nothing(plan: Plan, survey: Survey) -> Iterator[Finding]:
-    """SF026. A misspelt pattern would quietly train less."""
-    tuning = plan.config.tuning
-    facts = FAMILIES[plan.config.model.family]
-    if isinstance(tuning, FullConfig) or isinstance(tuning.targets, str):
-        return
-    unmatched: dict[str, list[str]] = {}
-    for part in tuning.parts:
-        shapes = target_shapes(tuning, survey.model, part)
-        for pattern in unmatched_patterns(shapes, patterns(tuning, facts, part)) if shapes else ():
-            unmatched.setdefault(pattern, []).append(part)
-    for pattern, parts in unmatched.items():
-        if len(parts) == len(tuning.parts):  # a pattern may be meant for one part only
-            shapes = target_shapes(tuning, survey.model, parts[0])
-            known = sorted({".".join(name.split(".")[-2:]) for name in shapes})
-            values = {"pattern": pattern, "part": " + ".join(parts), "known": ", ".join(known[:12])}
-            yield Finding("SF026", "error", "tuning.targets", dict(values))
 
 
 def resolution_that_does_not_fit(plan: Plan, survey: Survey) -> Iterator[Finding]:
@@ -295,14 +268,13 @@ RULES: tuple[Rule, ...] = (
     warmup_longer_than_run,
     warmup_given_twice,
     cycles_without_steps,
-    alpha_far_from_rank,
     average_longer_than_run,
     relative_rate_too_high,
     unscaled_relative_step,
     *OPTIMIZER_RULES,
     *MEMORY_RULES,
+    *TUNING_RULES,
     wrong_prediction,
-    targets_that_match_nothing,
     resolution_that_does_not_fit,
     disk_without_room,
     batch_larger_than_set,

@@ -11,6 +11,8 @@ from surefoot.config.section import Section
 Part = Literal["unet", "text_encoder"]
 Preset = Literal["attention", "attention+feed_forward", "linear", "all"]
 WeightsDtype = Literal["fp32", "bf16"]
+Rank = Annotated[int, Field(ge=1, le=4096)]
+Alpha = Annotated[float, Field(gt=0)] | Literal["auto"]
 Parts = Annotated[tuple[Part, ...], Field(min_length=1)]
 
 
@@ -28,35 +30,49 @@ class FullConfig(Section):
     Adafactor's `rounding` says what becomes of steps smaller than its digits."""
 
 
-class _AdapterConfig(Section):
+class AdapterConfig(Section):
+    """What the adapters share."""
+
     parts: Parts = ("unet",)
     """Which parts get an adapter: `unet`, `text_encoder`."""
 
-    rank: Annotated[int, Field(ge=1, le=4096)] = 16
+    rank: Rank = 16
     """Columns of the low-rank update."""
 
-    alpha: Annotated[float, Field(gt=0)] | Literal["auto"] = "auto"
+    alpha: Alpha = "auto"
     """The update is multiplied by alpha / rank. `auto` is the rank."""
 
     targets: Preset | Annotated[tuple[str, ...], Field(min_length=1)] = "attention+feed_forward"
     """A preset, or patterns of module names such as `["attn2.to_k", "*.ff.net.2"]`."""
 
+    rank_pattern: dict[str, Rank] = Field(default_factory=dict)
+    """Other ranks by patterns as in `targets`, such as `{ "attn2.*" = 32 }`; the first that
+    matches a layer counts."""
 
-class LoraConfig(_AdapterConfig):
+    alpha_pattern: dict[str, Alpha] = Field(default_factory=dict)
+    """Other alphas, likewise."""
+
+    rslora: bool = False
+    """Multiply the update by alpha / sqrt(rank) instead (Kalajdzievski 2023), so that a high rank
+    does not learn more slowly."""
+
+
+class LoraConfig(AdapterConfig):
     """LoRA (Hu et al. 2021): W + (alpha / rank) * lora_up @ lora_down."""
 
     kind: Literal["lora"] = "lora"
     """`lora`: a low-rank update; a small file."""
 
 
-class DoraConfig(_AdapterConfig):
+class DoraConfig(AdapterConfig):
     """DoRA (Liu et al. 2024): LoRA on the direction of each row, and its length on its own."""
 
     kind: Literal["dora"] = "dora"
     """`dora`: LoRA with a trained length for each row of each weight."""
 
 
-TuningConfig = Annotated[FullConfig | LoraConfig | DoraConfig, Field(discriminator="kind")]
+AnyAdapterConfig = LoraConfig | DoraConfig
+TuningConfig = Annotated[FullConfig | AnyAdapterConfig, Field(discriminator="kind")]
 
 
 def weights_dtype(tuning: TuningConfig) -> WeightsDtype:

@@ -8,16 +8,15 @@ from pathlib import Path
 from typing import assert_never
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 
 from surefoot.config.optimizer import AdafactorConfig
-from surefoot.config.tuning import DoraConfig, FullConfig, LoraConfig, WeightsDtype
 from surefoot.data.batches import Batches, repeat_indices
 from surefoot.data.cache import LatentCache
 from surefoot.data.encoded import EncodedPictures
-from surefoot.data.randomness import torch_generator
 from surefoot.data.scan import Example
+from surefoot.engine.attach import attach
 from surefoot.engine.checkpoint import Checkpoints, State
 from surefoot.engine.conditioning import Conditioning
 from surefoot.engine.ema import MovingAverage
@@ -36,10 +35,7 @@ from surefoot.optim.facts import facts_of
 from surefoot.optim.in_backward import StepInBackward
 from surefoot.plan import Plan
 from surefoot.survey import Survey
-from surefoot.tuning import dora, full, lora
 from surefoot.tuning.trainable import Tuned
-
-_DTYPES: dict[WeightsDtype, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
 def assemble(plan: Plan, survey: Survey, events: Events, state: State | None) -> Session:
@@ -139,29 +135,6 @@ def load_family(plan: Plan, device: torch.device) -> Family:
     for part in family.parts.values():
         part.requires_grad_(False)
     return family
-
-
-def attach(plan: Plan, family: Family) -> Tuned:
-    """Makes the parts trainable as the plan says; adapters start the same from the same seed."""
-    tuning = plan.config.tuning
-    parts: dict[str, nn.Module] = {name: family.parts[name] for name in tuning.parts}
-    generator = torch_generator(plan.config.seed, "adapter")
-    match tuning:
-        case FullConfig():
-            tuned = full.attach(parts, _DTYPES[tuning.weights])
-        case LoraConfig():
-            tuned = lora.attach(
-                parts, plan.targets, rank=plan.rank, alpha=plan.alpha, generator=generator
-            )
-        case DoraConfig():
-            tuned = dora.attach(
-                parts, plan.targets, rank=plan.rank, alpha=plan.alpha, generator=generator
-            )
-        case _:
-            assert_never(tuning)
-    for part in parts.values():
-        part.train()
-    return tuned
 
 
 def open_checkpoints(plan: Plan) -> Checkpoints:

@@ -32,7 +32,7 @@ from surefoot.formats.files import sync_folder, sync_tree, write_whole
 from surefoot.formats.names import to_diffusers
 from surefoot.formats.weights import write_safetensors
 from surefoot.language import _
-from surefoot.plan import Plan, write_plan
+from surefoot.plan import Plan, span, write_plan
 from surefoot.survey import Survey
 
 
@@ -142,12 +142,13 @@ def _export(session: Session) -> Path:
             sync_folder(plan.run_folder)
             return target
         target = plan.run_folder / f"{plan.config.name}.safetensors"
+        layers = session.tuned.layers
         metadata = {
             "format": "pt",
             "surefoot_version": __version__,
             "surefoot_tuning": plan.config.tuning.kind,
-            "surefoot_rank": str(plan.rank),
-            "surefoot_alpha": f"{plan.alpha:g} (already in lora_B)",
+            "surefoot_rank": span(layer.rank for layer in layers),
+            "surefoot_alpha": f"{span(layer.alpha for layer in layers)} (already in lora_B)",
             "surefoot_base": plan.config.model.path,
             "surefoot_steps": str(plan.steps),
         }

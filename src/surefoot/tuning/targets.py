@@ -4,10 +4,25 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
 
-ADAPTABLE_DIMENSIONS = (2, 4)
-"""Dimensions of the weights of linear layers and of two-dimensional convolutions."""
+ADAPTABLE_DIMENSIONS = (2, 3, 4, 5)
+"""Dimensions of the weights of linear layers and of convolutions over 1, 2 and 3 dimensions."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """What the adapter of one layer is given.
+
+    Attributes:
+        rank: Inner width of the update.
+        alpha: The update is multiplied by alpha / rank; rank-stabilised LoRA is in it already.
+    """
+
+    rank: int
+    alpha: float
 
 
 def select_targets(
@@ -19,7 +34,7 @@ def select_targets(
     `attn1.to_q` means that layer of every block and `down_blocks.0.*` every layer of one block.
     Wildcards are those of the shell (`*`, `?`, `[ab]`); `*` crosses dots; case counts.
 
-    Only weights of two or four dimensions are targets: norms have one. Embeddings are left out
+    Only weights of two to five dimensions are targets: norms have one. Embeddings are left out
     by name.
 
     Args:
@@ -55,6 +70,16 @@ def unmatched_patterns(
     )
 
 
+def first_match(path: str, patterns: Iterable[str]) -> str | None:
+    """The first of the patterns that matches a module path; None if none does.
+
+    Examples:
+        >>> first_match("mid.attn1.to_q", ["to_k", "attn1.*", "*"])
+        'attn1.*'
+    """
+    return next((pattern for pattern in patterns if _matcher(pattern).match(path)), None)
+
+
 def _adaptable(shapes: Mapping[str, tuple[int, ...]]) -> list[str]:
     return [
         path
@@ -68,6 +93,7 @@ def _is_embedding(path: str) -> bool:
     return "embedding" in path.rpartition(".")[2] or "embeddings." in path
 
 
+@cache
 def _matcher(pattern: str) -> re.Pattern[str]:
     """A regular expression that matches the pattern at the start of a path or after a dot."""
     return re.compile(r"(?s:.*\.)?" + fnmatch.translate(pattern))

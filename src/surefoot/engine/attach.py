@@ -1,0 +1,71 @@
+"""The tuning of a plan, put onto a loaded model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import assert_never
+
+import torch
+from torch import nn
+
+from surefoot.config.tuning import (
+    AnyAdapterConfig,
+    DoraConfig,
+    FullConfig,
+    LoraConfig,
+    WeightsDtype,
+)
+from surefoot.data.randomness import torch_generator
+from surefoot.families.family import Family
+from surefoot.plan import Plan
+from surefoot.tuning import full
+from surefoot.tuning.dora import DoraLayer
+from surefoot.tuning.layers import AdaptableLayer, AdapterLayer
+from surefoot.tuning.lora import LoraLayer
+from surefoot.tuning.replacement import MakeLayer, replace_targets
+from surefoot.tuning.targets import Target
+from surefoot.tuning.trainable import Tuned
+
+_DTYPES: dict[WeightsDtype, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+def attach(plan: Plan, family: Family) -> Tuned:
+    """Makes the parts trainable as the plan says; adapters start the same from the same seed."""
+    tuning = plan.config.tuning
+    parts: dict[str, nn.Module] = {name: family.parts[name] for name in tuning.parts}
+    if isinstance(tuning, FullConfig):
+        tuned = full.attach(parts, _DTYPES[tuning.weights])
+    else:
+        tuned = _adapters(plan, tuning, parts)
+    for part in parts.values():
+        part.train()
+    return tuned
+
+
+def _adapters(plan: Plan, tuning: AnyAdapterConfig, parts: dict[str, nn.Module]) -> Tuned:
+    given = {
+        f"{part}.{path}": target
+        for part, layers in plan.targets.items()
+        for path, target in layers.items()
+    }
+    paths = {part: tuple(layers) for part, layers in plan.targets.items()}
+    make = _maker(tuning, given, torch_generator(plan.config.seed, "adapter"))
+    return replace_targets(parts, paths, make)
+
+
+def _maker(
+    tuning: AnyAdapterConfig, given: Mapping[str, Target], generator: torch.Generator
+) -> MakeLayer:
+    """What builds the layer of a path; `given` has every path that will be asked for."""
+
+    def make(path: str, base: AdaptableLayer) -> AdapterLayer:
+        rank, alpha = given[path].rank, given[path].alpha
+        match tuning:
+            case LoraConfig():
+                return LoraLayer(path, base, rank=rank, alpha=alpha, generator=generator)
+            case DoraConfig():
+                return DoraLayer(path, base, rank=rank, alpha=alpha, generator=generator)
+            case _:
+                assert_never(tuning)
+
+    return make
