@@ -54,7 +54,7 @@ TUNING_CASES = (
         "rank_beyond_the_layer",
         "note",
         ("tuning.rank=129",),
-        (("tuning.rank=128",), ("tuning.rank=129", FULL)),
+        (("tuning.rank=128",), (FULL,)),
         {"rank": 129, "limit": 128},
         "tuning.rank",
     ),

@@ -18,6 +18,8 @@ SHAPES: dict[str, tuple[int, ...]] = {
     "down.0.ff.net.0.proj": (64, 8),
     "down.10.attn1.to_q": (8, 8),
     "video.conv": (8, 8, 3, 3, 3),
+    "audio.conv": (8, 8, 3),
+    "grouped.conv": (8, 1, 3, 3),
     "text_model.embeddings.token_embedding": (512, 8),
     "text_model.embeddings.projection": (8, 8),
     "patch_embedding": (8, 3, 4, 4),
@@ -43,11 +45,10 @@ def test_wildcards_cross_dots_and_are_anchored_at_both_ends() -> None:
     assert select_targets(SHAPES, ["*.to_k"]) == ("down.0.attn1.to_k",)
 
 
-def test_norms_embeddings_and_other_dimensions_are_no_targets() -> None:
+def test_norms_and_embeddings_are_no_targets() -> None:
     chosen = select_targets(SHAPES, ["*"])
     assert set(SHAPES) - set(chosen) == {
         "down.0.norm1",
-        "video.conv",
         "text_model.embeddings.token_embedding",
         "text_model.embeddings.projection",
         "patch_embedding",
