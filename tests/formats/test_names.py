@@ -143,8 +143,8 @@ def test_no_adapter_of_the_exported_file_is_left_at_its_starting_value(tmp_path:
             kind: getattr(theirs, kind)[name].weight
             for kind in ("lora_A", "lora_B", "lora_magnitude_vector")
         }
-        assert torch.equal(weights["lora_A"], layer.lora_down)
-        assert torch.equal(weights["lora_B"], layer.lora_up * (2.0 / 3))
+        assert torch.equal(weights["lora_A"], layer.get_parameter("lora_down"))
+        assert torch.equal(weights["lora_B"], layer.get_parameter("lora_up") * (2.0 / 3))
         magnitude = layer.get_parameter("magnitude")
         assert torch.equal(weights["lora_magnitude_vector"].flatten(), magnitude)
         assert theirs.scaling[name] == 1.0

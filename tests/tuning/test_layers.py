@@ -88,24 +88,19 @@ def effective_weight(kind: str, layer: AdapterLayer) -> np.ndarray:
     up = state["lora_up"].reshape(weight.shape[0], layer.rank)
     rows = rows + float(state["alpha"]) / layer.rank * up @ down
     if kind == "dora":
-        rows = rows / np.sqrt((rows**2).sum(axis=1, keepdims=True)) * state["magnitude"][:, None]
+        rows = (
+            rows / np.sqrt((rows**2).sum(axis=1, keepdims=True)) * state["magnitude"].reshape(-1, 1)
+        )
     return rows.reshape(weight.shape)
 
 
+@KINDS
 @EVERY_LAYER
-def test_a_fresh_lora_changes_no_bit_of_the_output(layer: str) -> None:
+def test_a_fresh_adapter_changes_no_bit_of_the_output(kind: str, layer: str) -> None:
     model, x = model_and_input(layer)
     before = model(x)
-    attach("lora", model)
+    attach(kind, model)
     assert torch.equal(model(x), before)
-
-
-@EVERY_LAYER
-def test_a_fresh_dora_changes_the_output_by_rounding_at_most(layer: str) -> None:
-    model, x = model_and_input(layer)
-    before = model(x)
-    attach("dora", model)
-    torch.testing.assert_close(model(x), before, rtol=0, atol=FLOAT32_TOLERANCE)
 
 
 @KINDS
@@ -135,8 +130,8 @@ def test_row_norms_from_factors_equal_those_of_the_merged_weight(layer: str) -> 
     assert isinstance(adapter, dora.DoraLayer)
     rows = effective_weight("lora", adapter).reshape(9, -1)
     expected = np.sqrt((rows**2).sum(axis=1))
-    np.testing.assert_allclose(adapter.row_norms().numpy(), expected, rtol=1e-6)
-    assert not adapter.row_norms().requires_grad
+    np.testing.assert_allclose(adapter.norms().numpy(), expected, rtol=1e-6)
+    assert not adapter.norms().requires_grad
 
 
 class LargestTensor(TorchDispatchMode):
@@ -336,30 +331,26 @@ def test_every_unfit_target_is_named_and_the_model_left_as_it_was(kind: str) -> 
     model = nn.ModuleDict(
         {
             "good": nn.Linear(4, 4),
-            "grouped": nn.Conv2d(4, 4, 3, groups=2),
-            "circular": nn.Conv2d(4, 4, 3, padding=1, padding_mode="circular"),
             "norm": nn.LayerNorm(4),
             "attention": nn.MultiheadAttention(4, 2),
         }
     )
     model["again"] = model["good"]
     targets = {
-        "unet": ("good", "grouped", "circular", "norm", "missing", "attention.out_proj", "again"),
+        "unet": ("good", "norm", "missing", "attention.out_proj", "again"),
         "text_encoder": ("x",),
     }
     with pytest.raises(TuningError) as error:
         ATTACH[kind]({"unet": model}, targets, rank=2, alpha=1.0, generator=torch.Generator())
     lines = str(error.value).splitlines()
     words = [
-        "unet.grouped is a convolution in 2 groups",
-        "unet.circular pads with 'circular'",
         "unet.norm is a LayerNorm",
         "unet.missing is no layer",
         "unet.attention.out_proj is the output of torch's MultiheadAttention",
         "unet.again is the same layer as unet.good",
         "text_encoder is no part",
     ]
-    assert [line.startswith(word) for line, word in zip(lines, words, strict=True)] == [True] * 7
+    assert [line.startswith(word) for line, word in zip(lines, words, strict=True)] == [True] * 5
     assert type(model["good"]) is nn.Linear
     assert all(parameter.requires_grad for parameter in model.parameters())
 

@@ -132,6 +132,7 @@ def _step(session: Session) -> None:
     """A step after the backward pass, unless it was taken within."""
     if session.in_backward is None:
         session.optimizer.step()
+    session.tuned.weights_changed()
 
 
 def _refuse(session: Session, step: int, norm: float, refused: int) -> int:

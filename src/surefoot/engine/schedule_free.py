@@ -47,6 +47,8 @@ class ScheduleFreeAverage:
         """Within it the parameters hold x; afterwards y, to the bit."""
         kept = [item.detach().clone() for item in self._parameters]
         self._optimizer.eval()
+        # It writes to `.data`, of which torch keeps no account.
+        torch.autograd.graph.increment_version(self._parameters)
         try:
             yield
         finally:

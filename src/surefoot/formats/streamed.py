@@ -177,7 +177,9 @@ def _write_tensors(
         missing.remove(name)
         file.seek(offsets[name])
         # bfloat16 is unknown to numpy, its bytes are not.
-        flat = tensor.detach().cpu().contiguous().reshape(-1)
+        whole = tensor.detach().cpu().contiguous()
+        # Not `reshape`: a dimension of one number may keep any stride, which no bytes are read by.
+        flat = whole.as_strided((whole.numel(),), (1,))
         file.write(flat.view(torch.uint8).numpy().data)
     if missing:
         raise ValueError(f"no tensor came for {', '.join(sorted(missing))}")

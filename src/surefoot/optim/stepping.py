@@ -72,6 +72,9 @@ def _step_compiled(found: Sequence[Run], rule: Rule) -> list[Tensor]:
     # float32 is not rounded: no random numbers.
     works = [members_of(run, rule, run.stack.positions[run.first : run.last]) for run in found]
     step_compiled(works, floors, finite, rule)
+    # torch has not seen these writes, by which others know that a tensor holds something else.
+    for run in found:
+        torch.autograd.graph.increment_version(run.stack.parameters[run.first : run.last])
     return finite
 
 

@@ -1,8 +1,4 @@
-"""What LoRA and DoRA share: a frozen layer with a trainable low-rank update beside it.
-
-LoRA (Hu et al. 2021, arXiv 2106.09685, section 4.1): W x becomes W x + (alpha / rank) B A x, with
-`lora_down` for A and `lora_up` for B.
-"""
+"""What all adapters share: a frozen layer with a trainable update beside it."""
 
 from __future__ import annotations
 
@@ -14,7 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-AdaptableLayer = nn.Linear | nn.Conv2d
+from surefoot.optim.frozen_weight import frozen_weight
+from surefoot.tuning.delta import adapted_weight, weight_delta
+
+Convolution = nn.Conv1d | nn.Conv2d | nn.Conv3d
+AdaptableLayer = nn.Linear | Convolution
 
 
 class TuningError(Exception):
@@ -32,51 +32,48 @@ class AdapterLayer(nn.Module, ABC):
         path: Dotted, from the part on, e.g. `unet.mid_block.attentions.0.proj_in`.
         base: The frozen layer.
         alpha: The update is scaled by `alpha / rank`.
-        rank: Rows of `lora_down`, columns of `lora_up`.
+        rank: Inner width of the update.
+        dropout: Share of the adapter's inputs that are zeroed in training; the frozen layer gets
+            all of them.
         enabled: With False the layer answers as if it had no adapter.
-        lora_down: A, (rank, in) or (rank, in, height, width) of the kernel.
-        lora_up: B, (out, rank) or (out, rank, 1, 1).
+        merged: The adapter is in the frozen weight (see `merging`), and is not computed beside it.
     """
 
     def __init__(
-        self,
-        path: str,
-        base: AdaptableLayer,
-        *,
-        rank: int,
-        alpha: float,
-        generator: torch.Generator,
+        self, path: str, base: AdaptableLayer, *, rank: int, alpha: float, dropout: float = 0.0
     ) -> None:
-        """Freeze `base`; draw `lora_down` from the generator, on whose device it is drawn."""
+        """Freeze `base`."""
         super().__init__()
         self.path = path
         self.base: AdaptableLayer = base.requires_grad_(False)
         self.alpha = alpha
         self.rank = rank
+        self.dropout = dropout
         self.enabled = True
-        weight = base.weight
-        down = torch.empty(rank, *weight.shape[1:], device=generator.device)
-        # As in the authors' code: uniform within 1 / sqrt(fan in), hence RMS 1 / sqrt(3 fan in).
-        nn.init.kaiming_uniform_(down, a=math.sqrt(5), generator=generator)
-        up = torch.zeros(weight.shape[0], rank, *(1 for _ in weight.shape[2:]))
-        self.lora_down = nn.Parameter(down.to(weight.device))
-        self.lora_up = nn.Parameter(up.to(weight.device))
-        self.train(base.training)
+        self.merged = False
 
     @property
     def scale(self) -> float:
-        """The factor on B A."""
+        """The factor on the update."""
         return self.alpha / self.rank
 
     @property
     def fan_in(self) -> int:
         """Inputs of the layer, kernel included."""
-        return self.lora_down[0].numel()
+        return math.prod(self.weight_shape[1:])
 
     @property
     def weight(self) -> Tensor:
-        """The frozen weight."""
+        """The frozen weight, as the layer stores it."""
         return self.base.weight
+
+    @property
+    def weight_shape(self) -> tuple[int, ...]:
+        """(out, in / groups, *kernel), also where the weight is stored in another form."""
+        base = self.base
+        if isinstance(base, nn.Linear):
+            return base.out_features, base.in_features
+        return base.out_channels, base.in_channels // base.groups, *base.kernel_size
 
     @property
     def bias(self) -> Tensor | None:
@@ -107,45 +104,47 @@ class AdapterLayer(nn.Module, ABC):
     def forward(self, x: Tensor) -> Tensor:
         """The output of the tuned layer, or of the frozen one while `enabled` is False."""
         # The frozen layer is called as a module, so that offloading hooks on it keep working.
-        output = self.base(x)
-        if not self.enabled:
-            return output
-        return self.combine(output, self._update(x).to(output.dtype))
+        return self.adapted(x) if self.enabled and not self.merged else self.base(x)
 
     @abstractmethod
-    def combine(self, output: Tensor, update: Tensor) -> Tensor:
-        """Join the frozen layer's output, bias included, with (alpha / rank) B A x."""
+    def adapted(self, x: Tensor) -> Tensor:
+        """The output of the tuned layer."""
 
     @abstractmethod
     def state(self) -> dict[str, Tensor]:
         """Everything the adapter consists of, by its own names (see `formats.names`)."""
 
-    def _factors(self) -> dict[str, Tensor]:
-        return {
-            "lora_down": self.lora_down.detach(),
-            "lora_up": self.lora_up.detach(),
-            "alpha": torch.tensor(self.alpha, dtype=torch.float64),
-        }
+    def delta(self) -> Tensor:
+        """The update of the weight, (out, in / groups, *kernel), float32; DoRA's gain left out."""
+        return weight_delta(self.state(), self.weight_shape)
 
-    def _update(self, x: Tensor) -> Tensor:
-        """(alpha / rank) B A x, in float32 or in the dtype of the autocast region."""
-        if not torch.is_autocast_enabled(x.device.type):
-            x = x.to(self.lora_down.dtype)
-        # The scale goes on the narrow tensor: rank columns instead of the layer's width.
-        if isinstance(self.base, nn.Linear):
-            return F.linear(F.linear(x, self.lora_down) * self.scale, self.lora_up)
-        base = self.base
-        narrow = F.conv2d(
-            x, self.lora_down, None, base.stride, base.padding, base.dilation, base.groups
-        )
-        return F.conv2d(narrow * self.scale, self.lora_up)
+    @torch.no_grad()
+    def merged_weight(self) -> Tensor:
+        """The weight of a plain layer that answers as this one does, float32.
+
+        Raises:
+            ValueError: What the frozen weight is stored as cannot be read.
+        """
+        return adapted_weight(self.frozen_weight(), self.state())
+
+    def frozen_weight(self) -> Tensor:
+        """The frozen weight in numbers, (out, in / groups, *kernel); a quantised one is a copy.
+
+        Raises:
+            ValueError: What it is stored as cannot be read.
+        """
+        return frozen_weight(self.base, "weight")
+
+    def dropped(self, x: Tensor) -> Tensor:
+        """What the adapter gets of the layer's input."""
+        return F.dropout(x, self.dropout, self.training) if self.dropout else x
 
     def _linear(self, attribute: str) -> nn.Linear:
         if not isinstance(self.base, nn.Linear):
             raise AttributeError(f"A convolution has no {attribute}.")
         return self.base
 
-    def _convolution(self, attribute: str) -> nn.Conv2d:
-        if not isinstance(self.base, nn.Conv2d):
+    def _convolution(self, attribute: str) -> Convolution:
+        if isinstance(self.base, nn.Linear):
             raise AttributeError(f"A linear layer has no {attribute}.")
         return self.base

@@ -6,24 +6,23 @@ from collections.abc import Mapping
 from typing import final
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from surefoot.tuning.layers import AdaptableLayer, AdapterLayer
+from surefoot.tuning.factors import FactorLayer
+from surefoot.tuning.layers import AdaptableLayer
 from surefoot.tuning.replacement import replace_targets
 from surefoot.tuning.trainable import Tuned
 
 
 @final
-class LoraLayer(AdapterLayer):
+class LoraLayer(FactorLayer):
     """y = W x + bias + (alpha / rank) B A x."""
 
-    def combine(self, output: Tensor, update: Tensor) -> Tensor:
-        """The sum of the two."""
-        return output + update
+    def row_gain(self) -> None:
+        """None: LoRA has no gain."""
 
-    def state(self) -> dict[str, Tensor]:
-        """`lora_down`, `lora_up` and `alpha`."""
-        return self._factors()
+    def column_gain(self) -> None:
+        """None: LoRA has no gain."""
 
 
 def attach(
@@ -33,6 +32,7 @@ def attach(
     rank: int,
     alpha: float,
     generator: torch.Generator,
+    dropout: float = 0.0,
 ) -> Tuned:
     """Freeze the parts and put a LoRA layer in the place of every target.
 
@@ -44,12 +44,13 @@ def attach(
         rank: Inner width of the update.
         alpha: The update is scaled by `alpha / rank`.
         generator: Source of the random A.
+        dropout: Share of the adapters' inputs that are zeroed in training.
 
     Raises:
         TuningError: A target cannot carry an adapter; the parts are untouched then.
     """
 
     def make_layer(path: str, base: AdaptableLayer) -> LoraLayer:
-        return LoraLayer(path, base, rank=rank, alpha=alpha, generator=generator)
+        return LoraLayer(path, base, rank=rank, alpha=alpha, generator=generator, dropout=dropout)
 
     return replace_targets(parts, targets, make_layer)

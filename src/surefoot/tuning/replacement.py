@@ -72,7 +72,7 @@ def _trainables(layer: AdapterLayer, weight_rms: float) -> Iterator[Trainable]:
 
 
 def _adaptable(module: nn.Module) -> AdaptableLayer:
-    assert isinstance(module, nn.Linear | nn.Conv2d), "_problems lets no other pass"
+    assert isinstance(module, AdaptableLayer), "_problems lets no other pass"
     return module
 
 
@@ -104,15 +104,11 @@ def _problems(
 def _unadaptable(module: nn.Module) -> str:
     """Why this module cannot carry an adapter; empty if it can."""
     kind = type(module).__name__
-    if not isinstance(module, nn.Linear | nn.Conv2d):
-        return f"is a {kind}, not a linear or 2-D convolution layer"
+    if not isinstance(module, AdaptableLayer):
+        return f"is a {kind}, not a linear or convolution layer"
     if isinstance(module, NonDynamicallyQuantizableLinear):
         # torch.nn.MultiheadAttention reads its weight and never calls it.
         return "is the output of torch's MultiheadAttention, which never calls it as a layer"
     if not module.weight.is_floating_point():
         return f"holds {module.weight.dtype} weights, and only floating point can be adapted"
-    if isinstance(module, nn.Conv2d) and module.groups != 1:
-        return f"is a convolution in {module.groups} groups, and only 1 group can be adapted"
-    if isinstance(module, nn.Conv2d) and module.padding_mode != "zeros":
-        return f"pads with {module.padding_mode!r}, and only 'zeros' can be adapted"
     return ""

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from surefoot.optim.scaling import TensorKind
@@ -55,6 +56,14 @@ class Tuned:
             for layer in self.layers
             for name, tensor in layer.state().items()
         }
+
+    def weights_changed(self) -> None:
+        """Say that the trained tensors may hold other numbers, after a write unknown to torch.
+
+        What is computed from them once, such as DoRA's norms, is computed anew when it is next
+        needed. Compiled kernels and libraries that write to `.data` leave no trace themselves.
+        """
+        torch.autograd.graph.increment_version([item.parameter for item in self.trainables])
 
 
 @contextmanager

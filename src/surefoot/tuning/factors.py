@@ -1,0 +1,125 @@
+"""What LoRA and DoRA share: the two factors of the update, and their way beside the frozen layer.
+
+LoRA (Hu et al. 2021, arXiv 2106.09685, section 4.1): W x becomes W x + (alpha / rank) B A x, with
+`lora_down` for A and `lora_up` for B.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from surefoot.tuning.layers import AdaptableLayer, AdapterLayer, Convolution
+from surefoot.tuning.low_rank import adapted_linear, joined, scaled_rows
+
+_CONVOLVE = {3: F.conv1d, 4: F.conv2d, 5: F.conv3d}
+"""By the dimensions of the weight."""
+
+
+class FactorLayer(AdapterLayer):
+    """A layer whose update is `alpha / rank * lora_up @ lora_down`.
+
+    Attributes:
+        lora_down: A, (rank, in) or (rank, in / groups, *kernel). Every group has the same A.
+        lora_up: B, (out, rank) or (out, rank, *ones).
+    """
+
+    def __init__(
+        self,
+        path: str,
+        base: AdaptableLayer,
+        *,
+        rank: int,
+        alpha: float,
+        generator: torch.Generator,
+        dropout: float = 0.0,
+    ) -> None:
+        """Freeze `base`; draw `lora_down` from the generator, on whose device it is drawn."""
+        super().__init__(path, base, rank=rank, alpha=alpha, dropout=dropout)
+        out, *fan = self.weight_shape
+        down = torch.empty(rank, *fan, device=generator.device)
+        # As in the authors' code: uniform within 1 / sqrt(fan in), hence RMS 1 / sqrt(3 fan in).
+        nn.init.kaiming_uniform_(down, a=math.sqrt(5), generator=generator)
+        up = torch.zeros(out, rank, *(1 for _ in fan[1:]))
+        self.lora_down = nn.Parameter(down.to(self.weight.device))
+        self.lora_up = nn.Parameter(up.to(self.weight.device))
+        self.train(base.training)
+
+    @abstractmethod
+    def row_gain(self) -> Tensor | None:
+        """DoRA's gain over outputs, (out,), float32."""
+
+    @abstractmethod
+    def column_gain(self) -> Tensor | None:
+        """DoRA's gain over inputs, (in / groups,), float32."""
+
+    def adapted(self, x: Tensor) -> Tensor:
+        """The output of the tuned layer."""
+        row_gain, column_gain = self.row_gain(), self.column_gain()
+        down, up = self.lora_down, self.lora_up
+        dropping = self.dropout > 0 and self.training
+        if _is_plain_linear(self.base) and not dropping:
+            return adapted_linear(
+                x,
+                self.weight,
+                self.bias,
+                down,
+                up,
+                self.scale,
+                row_gain=row_gain,
+                column_gain=column_gain,
+            )
+        if column_gain is not None:
+            x = self._columns_scaled(x, column_gain)
+        output = self.base(x)
+        x = self.dropped(x)
+        if isinstance(self.base, nn.Linear):
+            return joined(output, x, self.bias, down, up, self.scale, row_gain=row_gain)
+        output = torch.add(output, self._convolved(self.base, x).to(output.dtype), alpha=self.scale)
+        return output if row_gain is None else scaled_rows(output, row_gain, self.bias)
+
+    def state(self) -> dict[str, Tensor]:
+        """`lora_down`, `lora_up` and `alpha`."""
+        return {
+            "lora_down": self.lora_down.detach(),
+            "lora_up": self.lora_up.detach(),
+            "alpha": torch.tensor(self.alpha, dtype=torch.float64),
+        }
+
+    def _columns_scaled(self, x: Tensor, gain: Tensor) -> Tensor:
+        """Every input multiplied by its gain; groups share the gains, as they share A."""
+        if isinstance(self.base, nn.Linear):
+            return x + x * (gain - 1).to(x.dtype)
+        excess = (gain - 1).repeat(self.base.groups).to(x.dtype)
+        return x + x * excess.view(-1, *(1 for _ in self.base.kernel_size))
+
+    def _convolved(self, base: Convolution, x: Tensor) -> Tensor:
+        """B A x, with the stride, padding and dilation of the frozen layer in A."""
+        down, up = self.lora_down, self.lora_up
+        if not torch.is_autocast_enabled(x.device.type):
+            down, up = down.to(x.dtype), up.to(x.dtype)
+        convolve = _CONVOLVE[down.ndim]
+        down = down.repeat(base.groups, *(1 for _ in down.shape[1:])) if base.groups > 1 else down
+        padding = base.padding
+        if base.padding_mode != "zeros":
+            x = F.pad(x, base._reversed_padding_repeated_twice, mode=base.padding_mode)
+            padding = 0
+        narrow = convolve(x, down, None, base.stride, padding, base.dilation, base.groups)
+        return convolve(narrow, up, groups=base.groups)
+
+
+def _is_plain_linear(base: nn.Module) -> bool:
+    """Whether the layer computes x W^T + b and nothing else, as nothing has been hung on it."""
+    return (
+        type(base) is nn.Linear
+        # Libraries that move weights about put a `forward` of their own, or hooks, on the layer.
+        and "forward" not in vars(base)
+        and not base._forward_hooks
+        and not base._forward_pre_hooks
+        and not base._backward_hooks
+        and not base._backward_pre_hooks
+    )
