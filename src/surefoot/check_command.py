@@ -19,6 +19,7 @@ from surefoot.check.step_table import sheet_lines
 from surefoot.columns import padded
 from surefoot.finding import Finding
 from surefoot.fixing import fix
+from surefoot.importer_commands import check_theirs
 from surefoot.judging import Judgement, Run, judge
 from surefoot.language import _
 from surefoot.plan import Plan
@@ -76,12 +77,17 @@ def check(
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="With --fix: make all, ask nothing.")] = False,
 ) -> None:
-    """Say whether a run can work: every problem at once, with this run's numbers and a remedy."""
+    """Say whether a run can work: every problem at once, with this run's numbers and a remedy.
+
+    A config or command line of another trainer is judged as that trainer runs it.
+    """
     if mend:
         if overrides:
             stderr.print(_("--fix mends run.toml itself: leave the overrides out."))
             raise typer.Exit(UNUSABLE)
         fix(run_file, yes=yes)
+    elif not overrides:
+        check_theirs(run_file, as_json=as_json or form == "json", strict=strict)
     judged = judge(run_file, overrides or ())
     code = exit_code(judged.findings)
     if strict and code == OK and _warned(judged.findings):

@@ -16,6 +16,7 @@ from surefoot.check_command import Overrides, RunFile, check, explain, plan, pla
 from surefoot.command_help import language_asked, translate_help
 from surefoot.config.run import RunConfig
 from surefoot.finding import Refused
+from surefoot.importer_commands import import_file
 from surefoot.language import _, choose, translate_libraries
 from surefoot.terminal import (
     FOUND,
@@ -90,6 +91,7 @@ def _common(
 
 app.command()(plan)
 app.command()(check)
+app.command("import")(import_file)
 
 
 @app.command()

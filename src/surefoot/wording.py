@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from surefoot.finding import Finding, Level, Value
 from surefoot.language import N_, _
 from surefoot.optimizer_words import OPTIMIZER_WORDS, Words
+from surefoot.trainer_words import TRAINER_FILE_WORDS, TRAINER_WORDS
 from surefoot.tuning_words import TUNING_WORDS
 
 WORDS: dict[str, Words] = {
@@ -156,6 +157,7 @@ WORDS: dict[str, Words] = {
         N_("the finding {code} cannot be waived: without what it asks for no run can go on"),
         helps=(N_("mend what it is about, and remove the waiver"),),
     ),
+    **TRAINER_FILE_WORDS,
     "SF101": Words(
         N_("scale_parameter = true leaves a fresh {tuning} almost unable to learn"),
         cause=N_("multiplies each step by the tensor's own RMS; lora_up starts at 0, so it gets "
@@ -324,6 +326,7 @@ WORDS: dict[str, Words] = {
                   "usual."),),
         helps=(N_("nothing to do if you meant it; otherwise stop it and set optimizer.kind back"),),
     ),
+    **TRAINER_WORDS,
 }  # fmt: skip
 
 _LEVEL_WORDS: dict[Level, str] = {
@@ -334,7 +337,7 @@ _LEVEL_WORDS: dict[Level, str] = {
 
 
 # Only these values can be words of ours; all others are names, such as that of a file "error".
-_WORDS_AS_VALUES = frozenset({"detail", "needs", "outcome", "reason", "shape"})
+_WORDS_AS_VALUES = frozenset({"detail", "first", "needs", "outcome", "reason", "second", "shape"})
 
 
 @dataclass(frozen=True)

@@ -37,9 +37,12 @@ def codes_in(tree: ast.AST) -> set[str]:
 
 
 def keys_written(tree: ast.AST) -> set[str]:
-    """The constant keys of all dict displays, and of `values[...] = ...`."""
+    """The constant keys of all dict displays, of `values[...] = ...` and of calls with a code."""
     keys: set[str] = set()
     for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and codes_in(ast.Tuple(node.args)):
+            # `find` of an account puts both of these in.
+            keys |= {"trainer", "key"} | {word.arg for word in node.keywords if word.arg}
         if isinstance(node, ast.Dict):
             keys |= {text for key in node.keys if key is not None for text in constants(key)}
         elif isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Store):

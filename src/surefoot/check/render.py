@@ -8,7 +8,7 @@ from rich.cells import cell_len
 from rich.text import Text
 
 from surefoot.check.step_table import finding_lines
-from surefoot.config.lines import place_of
+from surefoot.config.lines import Place, place_of
 from surefoot.finding import Change, Finding, Level
 from surefoot.language import _
 from surefoot.wording import Said, say
@@ -16,15 +16,24 @@ from surefoot.wording import Said, say
 _STYLES: dict[Level, str] = {"error": "bold red", "warning": "bold yellow", "note": "bold cyan"}
 
 
-def render_finding(finding: Finding, file: str, text: str) -> Text:
+def render_finding(
+    finding: Finding,
+    file: str,
+    text: str,
+    *,
+    said: Said | None = None,
+    place: Place | None = None,
+) -> Text:
     """One finding, with the line of run.toml that it is about.
 
     Args:
         finding: What to show.
         file: The run.toml's name, as the user gave it.
         text: Its content.
+        said: Its words, if they are others than for a run.toml.
+        place: Where it is in the text, if that is no TOML.
     """
-    said = say(finding)
+    said = said or say(finding)
     shown = Text()
     level, style = said.level, _STYLES[finding.level]
     if finding.waived:
@@ -33,7 +42,8 @@ def render_finding(finding: Finding, file: str, text: str) -> Text:
     shown.append(f" {said.sentence}\n", style="bold")
     if finding.waived:
         return shown.append(_("reason: "), style="cyan").append(f"{finding.waived}\n")
-    shown.append_text(_place(finding, said, file, text))
+    place = place or place_of(text, finding.path)
+    shown.append_text(_place(finding, said, file, text, place))
     for line in finding_lines(finding.rows):
         shown.append(f"   {line}\n")
     for note in said.notes:
@@ -46,12 +56,11 @@ def render_finding(finding: Finding, file: str, text: str) -> Text:
     return shown
 
 
-def _place(finding: Finding, said: Said, file: str, text: str) -> Text:
+def _place(finding: Finding, said: Said, file: str, text: str, place: Place | None) -> Text:
     """Where it is, the line itself, and what that line does."""
     shown = Text()
     if not finding.path:
         return shown
-    place = place_of(text, finding.path)
     if place is None:
         shown.append(f"  --> {file}  {finding.path}\n", style="blue")
         return shown.append(f"{said.cause}\n" if said.cause else "")

@@ -31,7 +31,7 @@ def line_of(text: str, path: str) -> int:
 
     A path that is not written there (a default) gives its nearest parent's line, 0 if none.
     """
-    places = _places(text)
+    places = lines_of(text)
     parts = path.split(".")
     while parts:
         if ".".join(parts) in places:
@@ -51,7 +51,8 @@ def place_of(text: str, path: str) -> Place | None:
     return Place(number, len(line) - len(line.lstrip()) + 1, statement.strip())
 
 
-def _places(text: str) -> dict[str, int]:
+def lines_of(text: str) -> dict[str, int]:
+    """The line, from 1, of every dotted path that the text has."""
     places: dict[str, int] = {}
     last: dict[str, int] = {}  # of each array of tables, the index of its newest
     table = ""

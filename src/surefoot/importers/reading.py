@@ -1,0 +1,61 @@
+"""A file of another trainer to its readings."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import assert_never
+
+from surefoot.finding import Finding
+from surefoot.importers.document import Leaf, flat
+from surefoot.importers.judge import Reading, judge_theirs, worst_first
+from surefoot.importers.onetrainer import read_onetrainer
+from surefoot.importers.recognise import Theirs
+from surefoot.importers.record import TRAINER_NAMES, TheirRun
+
+
+def readings(theirs: Theirs, path: Path) -> tuple[Reading, ...]:
+    """The ways in which the trainer reads the file, the commonest first, and their findings.
+
+    Raises:
+        Refused: If it has values of a wrong type.
+    """
+    first, *others = [judge_theirs(run) for run in _runs(theirs, path)]
+    others = [other for other in others if other.config != first.config]
+    return (_compared(first, others[0]), *others) if others else (first,)
+
+
+def _runs(theirs: Theirs, path: Path) -> tuple[TheirRun, ...]:
+    match theirs.trainer:
+        case "onetrainer":
+            return read_onetrainer(theirs.document, path.name)
+        case "sd_scripts" | "musubi" | "ai_toolkit" | "simpletuner" | "diffusion_pipe":
+            raise NotImplementedError(theirs.trainer)
+        case "diffusers":
+            raise NotImplementedError(theirs.trainer)
+        case _:
+            assert_never(theirs.trainer)
+
+
+def _compared(first: Reading, other: Reading) -> Reading:
+    """The first reading, with a finding that says where the other differs."""
+    configs = [reading.config.model_dump(mode="json") for reading in (first, other)]
+    here, there = (dict(flat(config)) for config in configs)
+    differing = [
+        f"{path} {_shown(here.get(path))} / {_shown(there.get(path))}"
+        for path in dict.fromkeys((*here, *there))
+        if here.get(path) != there.get(path)
+    ]
+    values = {
+        "trainer": TRAINER_NAMES[first.run.trainer],
+        "first": first.run.meaning,
+        "second": other.run.meaning,
+        "differing": ", ".join(differing),
+    }
+    finding = Finding("SF704", "warning", "optimizer", dict(values))
+    return replace(first, findings=worst_first([*first.findings, finding]))
+
+
+def _shown(value: Leaf) -> str:
+    return "-" if value is None else json.dumps(value, ensure_ascii=False)
