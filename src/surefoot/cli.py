@@ -11,6 +11,7 @@ import typer
 from typer.main import get_group
 
 from surefoot import __version__
+from surefoot.adapter_commands import convert, extract, inspect_file, merge, resize
 from surefoot.check.render import render_count
 from surefoot.check_command import Overrides, RunFile, check, explain, plan, plan_or_exit
 from surefoot.command_help import language_asked, translate_help
@@ -156,6 +157,11 @@ def sample(
 
 
 app.command()(explain)
+app.command("inspect")(inspect_file)
+app.command()(convert)
+app.command()(merge)
+app.command()(extract)
+app.command()(resize)
 
 
 @app.command()

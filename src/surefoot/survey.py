@@ -175,18 +175,26 @@ def _survey_model(loaded: Loaded, findings: list[Finding]) -> ModelSurvey:
 
 def _find_model(loaded: Loaded, given: str, key: str, findings: list[Finding]) -> Path:
     """Where a path, a hub id or `builtin` is on this machine; a finding if nowhere."""
+    path = resolve_path(loaded, given)
+    found = locate_model(given, path)
+    if found is None:
+        code = "SF021" if _looks_like_hub_id(given) else "SF020"
+        findings.append(Finding(code, "error", key, {"given": given}))
+    return found or path
+
+
+def locate_model(given: str, path: Path) -> Path | None:
+    """Where a model is on this machine; None if nowhere.
+
+    Args:
+        given: `builtin`, a path or a hub id.
+        path: What it means as a path.
+    """
     if given == "builtin":
         return BUILTIN_MODEL
-    path = resolve_path(loaded, given)
     if _exists(path):
         return path
-    if not _looks_like_hub_id(given):
-        findings.append(Finding("SF020", "error", key, {"given": given}))
-        return path
-    path = _cached(given, path)
-    if not _exists(path):
-        findings.append(Finding("SF021", "error", key, {"given": given}))
-    return path
+    return _cached(given) if _looks_like_hub_id(given) else None
 
 
 def _exists(path: Path) -> bool:
@@ -205,16 +213,17 @@ def _looks_like_hub_id(path: str) -> bool:
     return path.count("/") == 1 and not path.startswith((".", "/", "~")) and "\\" not in path
 
 
-def _cached(hub_id: str, otherwise: Path) -> Path:
+def _cached(hub_id: str) -> Path | None:
     """The folder of a model that was downloaded before; nothing is downloaded here."""
     # Imported late: a third of a second that only hub ids pay.
     from huggingface_hub import snapshot_download  # pyright: ignore[reportUnknownVariableType]
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(hub_id, local_files_only=True))
+        found = Path(snapshot_download(hub_id, local_files_only=True))
     except (LocalEntryNotFoundError, ValueError):
-        return otherwise
+        return None
+    return found if _exists(found) else None
 
 
 def _survey_folder(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from surefoot.adapter_words import FILE_WORDS, VERDICT_WORDS
 from surefoot.finding import Finding, Level, Value
 from surefoot.language import N_, _
 from surefoot.optimizer_words import OPTIMIZER_WORDS, Words
@@ -158,6 +159,7 @@ WORDS: dict[str, Words] = {
         helps=(N_("mend what it is about, and remove the waiver"),),
     ),
     **TRAINER_FILE_WORDS,
+    **FILE_WORDS,
     "SF101": Words(
         N_("scale_parameter = true leaves a fresh {tuning} almost unable to learn"),
         cause=N_("multiplies each step by the tensor's own RMS; lora_up starts at 0, so it gets "
@@ -327,6 +329,7 @@ WORDS: dict[str, Words] = {
         helps=(N_("nothing to do if you meant it; otherwise stop it and set optimizer.kind back"),),
     ),
     **TRAINER_WORDS,
+    **VERDICT_WORDS,
 }  # fmt: skip
 
 _LEVEL_WORDS: dict[Level, str] = {

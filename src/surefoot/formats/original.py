@@ -63,14 +63,14 @@ class UnetLayout:
 def loaded_names(part: str, names: Collection[str]) -> dict[str, str]:
     """The tensor names of a file to those that they have once the part is loaded.
 
-    The text encoder loses the level `text_model`, which transformers 5 has no more; the UNet of an
+    Text encoders lose the level `text_model`, which transformers 5 has no more; the UNet of an
     original checkpoint gets the names of diffusers. All other names stay as they are.
 
     Args:
-        part: `unet` or `text_encoder`.
+        part: Such as `unet`, `text_encoder` or `text_encoder_2`.
         names: All names of the part, without the prefix that a single file gives them.
     """
-    if part == "text_encoder":
+    if part.startswith("text_encoder"):
         return {name: name.removeprefix("text_model.") for name in names}
     if part == "unet" and any(name.startswith("input_blocks.") for name in names):
         layers = _layers_per_block(names)

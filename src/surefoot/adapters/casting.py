@@ -1,0 +1,60 @@
+"""Numbers in another dtype, and what that costs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from surefoot.finding import Finding, Refused
+
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+@dataclass
+class Cast:
+    """Casts tensors to one dtype and counts what becomes zero.
+
+    Attributes:
+        dtype: Floating tensors are cast to it; None leaves each as it is.
+        vanished: Numbers that became zero.
+        numbers: All that were cast.
+    """
+
+    dtype: torch.dtype | None
+    vanished: int = 0
+    numbers: int = 0
+
+    def __call__(self, name: str, tensor: Tensor, otherwise: torch.dtype) -> Tensor:
+        """One tensor in the dtype.
+
+        Args:
+            name: For the finding.
+            tensor: Any; one of whole numbers is returned as it is.
+            otherwise: The dtype of the result where none was asked for.
+
+        Raises:
+            Refused: A number is beyond the range of the dtype and would become infinite.
+        """
+        dtype = self.dtype or otherwise
+        if not tensor.is_floating_point() or tensor.dtype == dtype:
+            return tensor
+        cast = tensor.to(dtype)
+        infinite = cast.isinf() & tensor.isfinite()
+        if bool(infinite.any()):
+            largest = float(tensor[infinite].abs().max())
+            values = {"name": name, "largest": largest, "most": torch.finfo(dtype).max}
+            dtype_name = str(dtype).removeprefix("torch.")
+            raise Refused([Finding("SF086", "error", "", {**values, "dtype": dtype_name})])
+        self.vanished += int(((cast == 0) & (tensor != 0)).sum())
+        self.numbers += tensor.numel()
+        return cast
+
+    def findings(self) -> list[Finding]:
+        """A note if numbers became zero."""
+        if self.dtype is None or not self.vanished:
+            return []
+        values = {"count": self.vanished, "percent": 100 * self.vanished / self.numbers}
+        name = str(self.dtype).removeprefix("torch.")
+        return [Finding("SF611", "warning", "", {**values, "dtype": name})]

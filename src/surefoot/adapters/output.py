@@ -1,0 +1,116 @@
+"""Adapters written by the verbs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from torch import Tensor
+
+from surefoot import __version__
+from surefoot.adapters.cutting import Cutting, KeptLayer, Tell, Written
+from surefoot.adapters.extract import extract, other_differences
+from surefoot.adapters.model_weights import ModelWeights
+from surefoot.adapters.resize import resized
+from surefoot.config.adapter_format import AdapterFormat
+from surefoot.finding import Finding, Refused
+from surefoot.formats.adapter_file import AdapterFile, write_adapter
+from surefoot.formats.weights import WeightsError
+
+_OUTDATED = ("hash", "lora_adapter_metadata", "surefoot_format", "surefoot_alpha")
+"""Parts of keys that tell of the very tensors of a file, and lie about others."""
+
+
+def write_in_format(
+    out: Path,
+    layers: Iterable[tuple[str, Mapping[str, Tensor]]],
+    to: AdapterFormat,
+    metadata: Mapping[str, str],
+) -> None:
+    """Writes an adapter whole or not at all.
+
+    Raises:
+        Refused: The format cannot hold it, with every reason.
+        OSError: The disk is full or not writable.
+    """
+    try:
+        write_adapter(out, layers, to, metadata)
+    except WeightsError as error:
+        raise Refused(
+            [
+                Finding("SF080", "error", "", {"format": to, "reason": reason})
+                for reason in reasons_of(error, out)
+            ]
+        ) from None
+
+
+def reasons_of(error: WeightsError, path: Path) -> list[str]:
+    """The reasons in an error about a file, one sentence each, without the name of the file."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    told = [line.removeprefix(f"{path}:").strip().removesuffix(".") for line in lines]
+    return [line for line in told if line]
+
+
+def kept_metadata(metadata: Mapping[str, str]) -> dict[str, str]:
+    """What is still true of an adapter whose tensors were written anew."""
+    return {
+        key: value for key, value in metadata.items() if not any(word in key for word in _OUTDATED)
+    }
+
+
+def write_extracted(
+    base: ModelWeights,
+    tuned: ModelWeights,
+    targets: Sequence[str],
+    out: Path,
+    *,
+    to: AdapterFormat,
+    cutting: Cutting,
+    tell: Tell,
+) -> Written:
+    """Writes the difference of two models as an adapter.
+
+    Raises:
+        Refused: Nothing differs, or the format cannot hold it.
+        OSError: The disk is full or not writable.
+    """
+    kept: list[KeptLayer] = []
+
+    def layers() -> Iterator[tuple[str, dict[str, Tensor]]]:
+        yield from extract(base, tuned, targets, cutting, kept=kept, tell=tell)
+        if not kept:
+            values = {"base": base.name, "tuned": tuned.name}
+            raise Refused([Finding("SF082", "error", "", dict(values))])
+
+    metadata = {
+        "format": "pt",
+        "surefoot_version": __version__,
+        "surefoot_tuning": "lora",
+        "surefoot_base": base.name,
+        "surefoot_extracted_from": tuned.name,
+    }
+    write_in_format(out, layers(), to, metadata)
+    others = other_differences(base, tuned, targets)
+    findings: list[Finding] = []
+    if others:
+        values = {"count": len(others), "example": others[0]}
+        findings.append(Finding("SF612", "warning", "", dict(values)))
+    return Written(tuple(kept), tuple(findings))
+
+
+def write_resized(
+    adapter: AdapterFile, out: Path, *, to: AdapterFormat, cutting: Cutting
+) -> Written:
+    """Writes an adapter at a lower rank.
+
+    Raises:
+        Refused: The format cannot hold it.
+        OSError: The disk is full or not writable.
+    """
+    kept: list[KeptLayer] = []
+    metadata = kept_metadata(adapter.metadata)
+    write_in_format(out, resized(adapter, cutting, kept=kept), to, metadata)
+    findings: list[Finding] = []
+    if any("magnitude" in adapter.shapes(layer) for layer in adapter.layers):
+        findings.append(Finding("SF615", "note", ""))
+    return Written(tuple(kept), tuple(findings))

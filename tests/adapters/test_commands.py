@@ -1,0 +1,398 @@
+"""The verbs on the command line: what they print, refuse and write."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from typer.testing import Result
+
+from surefoot.adapters.model_weights import ModelWeights
+from surefoot.formats.adapter_file import open_adapter
+from tests.adapters.adapter_files import LAYERS, doras, lora, loras, write
+from tests.adapters.test_extract import update
+from tests.run_files import surefoot
+
+
+@pytest.fixture
+def adapter(model: ModelWeights, tmp_path: Path) -> Path:
+    return write(tmp_path / "a.safetensors", loras(model, alpha=2), "diffusers").path
+
+
+@pytest.fixture
+def dora_file(model: ModelWeights, tmp_path: Path) -> Path:
+    return write(tmp_path / "d.safetensors", doras(model), "diffusers", ss_steps="500").path
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def codes(result: Result) -> list[str]:
+    return [
+        line.split("[")[1].split("]")[0] for line in result.output.splitlines() if "[SF" in line
+    ]
+
+
+def test_inspect_tells_what_a_file_is_and_that_it_is_healthy(
+    dora_file: Path, model_folder: Path, tmp_path: Path
+) -> None:
+    plot = tmp_path / "d.svg"
+    result = surefoot("inspect", dora_file, "--base", model_folder, "--plot", plot)
+    assert result.exit_code == 0, result.output
+    told = dict(line.split("  ", 1) for line in result.output.splitlines() if "  " in line)
+    told = {name: text.strip() for name, text in told.items()}
+    assert told["format"] == "diffusers"
+    assert told["kind"] == "DoRA, output axis (5)"
+    assert told["parts"] == "text_encoder (1), unet (4)"
+    assert told["layers"] == "3 linear, 1 convolution 3x3, 1 convolution 1x1"
+    assert (told["rank"], told["alpha / rank"], told["ss_steps"]) == ("3", "1", "500")
+    assert told["verdict"] == "healthy"
+    assert set(LAYERS) <= told.keys()
+    assert plot.read_text(encoding="utf-8").count('class="healthy"') == len(LAYERS)
+
+
+def test_inspect_as_json_has_every_figure_and_no_nan(model: ModelWeights, tmp_path: Path) -> None:
+    layers = loras(model)
+    layers[LAYERS[0]]["lora_up"][0] = torch.nan
+    path = write(tmp_path / "a.safetensors", layers).path
+    result = surefoot("inspect", path, "--json")
+    assert result.exit_code == 1
+
+    def refuse(constant: str) -> None:
+        pytest.fail(f"{constant} is no JSON")
+
+    document = json.loads(result.stdout, parse_constant=refuse)
+    assert document["schema"] == 1
+    assert document["adapter"]["verdict"] == "not_finite"
+    assert [layer["path"] for layer in document["adapter"]["layers"]] == sorted(LAYERS)
+    first = {layer["path"]: layer for layer in document["adapter"]["layers"]}[LAYERS[0]]
+    assert (first["update_norm"], first["unusable"]) == (None, ["lora_up"])
+    assert [finding["code"] for finding in document["findings"]] == ["SF601"]
+
+
+def test_inspect_tells_a_dead_adapter_from_an_exploded_one(
+    model: ModelWeights, model_folder: Path, tmp_path: Path
+) -> None:
+    for factor, code, words in ((0.0, "SF602", "dead"), (1e3, "SF603", "exploded")):
+        layers = loras(model)
+        for leaves in layers.values():
+            leaves["lora_up"] *= factor
+        path = write(tmp_path / "a.safetensors", layers).path
+        result = surefoot("inspect", path, "--base", model_folder)
+        assert result.exit_code == 1
+        assert codes(result) == [code]
+        assert f" {words}" in result.output.split("verdict", 1)[1].splitlines()[0]
+
+
+def test_base_that_the_metadata_names_is_taken_if_it_fits(
+    model: ModelWeights, model_folder: Path, tmp_path: Path
+) -> None:
+    layers = doras(model)
+    path = tmp_path / "a.safetensors"
+    write(path, layers, surefoot_base=str(model_folder))
+    document = json.loads(surefoot("inspect", path, "--json").stdout)
+    assert document["adapter"]["base"] == str(model_folder)
+    assert {layer["magnitude"] for layer in document["adapter"]["layers"]} == {"trained"}
+    write(path, layers, surefoot_base="builtin")
+    result = surefoot("inspect", path)
+    assert result.exit_code == 0
+    assert codes(result) == ["SF607", "SF609"]
+    write(path, layers, surefoot_base="/nowhere/at/all")
+    assert codes(surefoot("inspect", path)) == ["SF607"]
+
+
+def test_magnitudes_that_never_moved_are_found(
+    model: ModelWeights, model_folder: Path, tmp_path: Path
+) -> None:
+    layers = doras(model)
+    for layer, leaves in layers.items():
+        weight = model.read(layer)
+        dims = list(range(1, weight.ndim))
+        leaves["magnitude"] = torch.linalg.vector_norm(weight, dim=dims, keepdim=True)
+    path = write(tmp_path / "a.safetensors", layers, "kohya").path
+    result = surefoot("inspect", path, "--base", model_folder)
+    assert (result.exit_code, codes(result)) == (1, ["SF606"])
+
+
+@pytest.mark.parametrize(
+    ("kind", "to"),
+    [
+        (kind, to)
+        for kind in ("lora", "dora_output", "dora_input")
+        for to in ("kohya", "comfyui", "comfyui-compat", "simpletuner")
+        # ComfyUI's own names without the bending are refused for it, see below.
+        if (kind, to) != ("dora_output", "comfyui")
+    ],
+)
+def test_there_and_back_is_the_same_adapter(
+    kind: str, to: str, model: ModelWeights, model_folder: Path, tmp_path: Path
+) -> None:
+    held = LAYERS[:4] if to == "simpletuner" else LAYERS  # it has no name for text encoders
+    layers = loras(model, alpha=2) if kind == "lora" else doras(model, axis=kind[5:])
+    layers = {layer: layers[layer] for layer in held}
+    start = write(tmp_path / "a.safetensors", layers, "kohya").path
+    there, back = tmp_path / "b.safetensors", tmp_path / "c.safetensors"
+    base = ("--base", model_folder)
+    result = surefoot("convert", start, "--to", to, "--out", there, *base)
+    assert result.exit_code == 0, result.output
+    assert f"kohya -> {to}" in result.output
+    result = surefoot("convert", there, "--to", "kohya", "--out", back, *base)
+    assert result.exit_code == 0, result.output
+    before, after = load_file(start), load_file(back)
+    assert before.keys() == after.keys()
+    bent = kind == "dora_output" and to == "comfyui-compat"
+    for name, tensor in before.items():
+        # Bent and straightened again in float64, each time rounded to float32.
+        torch.testing.assert_close(after[name], tensor, rtol=3e-7 if bent else 0, atol=0)
+
+
+def test_bent_magnitudes_give_comfyui_the_right_weights(
+    model: ModelWeights, model_folder: Path, tmp_path: Path
+) -> None:
+    layers = doras(model)
+    start = write(tmp_path / "a.safetensors", layers, "kohya").path
+    out = tmp_path / "b.safetensors"
+    args = ("--to", "comfyui-compat", "--out", out)
+    refused = surefoot("convert", start, *args)
+    assert (refused.exit_code, codes(refused)) == (2, ["SF079"])
+    assert surefoot("convert", start, *args, "--base", model_folder).exit_code == 0
+    file = open_adapter(out)
+    for layer in LAYERS:
+        weight = model.read(layer).double()
+        bent = file.read_bent(layer)
+        update_ = torch.from_numpy(update(bent)).reshape(weight.shape)
+        dims = list(range(1, weight.ndim))
+        norm = torch.linalg.vector_norm(weight, dim=dims, keepdim=True)
+        # As comfy/weight_adapter/base.py has it: it divides by the norm of the weight alone.
+        comfy = (weight + update_) * (bent["comfyui_magnitude"].double() / norm)
+        moved = weight + torch.from_numpy(update(layers[layer])).reshape(weight.shape)
+        right = layers[layer]["magnitude"].double() * moved
+        right /= torch.linalg.vector_norm(moved, dim=dims, keepdim=True)
+        torch.testing.assert_close(comfy, right, rtol=1e-6, atol=1e-7)
+
+
+def test_convert_says_what_the_format_cannot_hold(
+    model: ModelWeights, dora_file: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "o.safetensors"
+    result = surefoot("convert", dora_file, "--to", "comfyui", "--out", out)
+    assert (result.exit_code, codes(result)) == (2, ["SF080"] * len(LAYERS))
+    assert not out.exists()
+
+
+def test_convert_casts_factors_and_refuses_what_would_be_infinite(
+    adapter: Path, model: ModelWeights, tmp_path: Path
+) -> None:
+    out = tmp_path / "o.safetensors"
+    args = ("--to", "kohya", "--out", out)
+    assert surefoot("convert", adapter, *args, "--dtype", "bf16").exit_code == 0
+    dtypes = {
+        tensor.dtype for name, tensor in load_file(out).items() if not name.endswith(".alpha")
+    }
+    assert dtypes == {torch.bfloat16}
+    layers = {LAYERS[2]: lora(model.shape(LAYERS[2]), 2, 0)}
+    layers[LAYERS[2]]["lora_up"] *= 1e7
+    large = write(tmp_path / "large.safetensors", layers).path
+    result = surefoot("convert", large, *args, "--dtype", "fp16", "--force")
+    assert (result.exit_code, codes(result)) == (2, ["SF086"])
+    assert dtypes == {
+        tensor.dtype for name, tensor in load_file(out).items() if not name.endswith(".alpha")
+    }
+
+
+def test_merge_extract_and_resize_go_round(
+    adapter: Path, model: ModelWeights, model_folder: Path, tmp_path: Path
+) -> None:
+    tuned, back, small = (tmp_path / name for name in ("tuned", "b.safetensors", "s.safetensors"))
+    result = surefoot("merge", model_folder, f"{adapter}=0.5", "--out", tuned)
+    assert result.exit_code == 0, result.output
+    assert "layers changed: 5" in result.output
+    result = surefoot("extract", model_folder, tuned, "--rank", "3", "--out", back)
+    assert result.exit_code == 0, result.output
+    assert "kept of all updates together: 100" in result.output
+    made, found = loras(model, alpha=2), open_adapter(back)
+    for layer in LAYERS:
+        np.testing.assert_allclose(update(found.read(layer)), 0.5 * update(made[layer]), atol=2e-7)
+    result = surefoot("resize", back, "--rank", "1", "--out", small)
+    assert result.exit_code == 0, result.output
+    assert "rank: 1" in result.output
+    assert open_adapter(small).read(LAYERS[0])["lora_down"].shape[0] == 1
+
+
+def test_path_with_an_equals_sign_is_a_path(
+    adapter: Path, model_folder: Path, tmp_path: Path
+) -> None:
+    odd = adapter.rename(tmp_path / "lr=1e.safetensors")
+    for number, given in enumerate((odd, f"{odd}=1e-1")):
+        result = surefoot("merge", model_folder, given, "--out", tmp_path / f"t{number}")
+        assert result.exit_code == 0, result.output
+
+
+def truncated(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-10])
+
+
+def pickled(path: Path) -> None:
+    path.write_bytes(pickle.dumps({"a": 1}))
+
+
+def a_whole_model(path: Path) -> None:
+    save_file({"model.diffusion_model.conv_in.weight": torch.ones(2)}, path)
+
+
+def an_unknown_key(path: Path) -> None:
+    save_file({**load_file(path), "unet.conv_in.lora_x.weight": torch.ones(2)}, path)
+
+
+def missing(path: Path) -> None:
+    path.unlink()
+
+
+def a_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+SPOILT = (truncated, pickled, a_whole_model, an_unknown_key, missing, a_folder)
+
+
+@pytest.mark.parametrize("spoil", SPOILT)
+@pytest.mark.parametrize("verb", ["inspect", "convert", "merge", "resize"])
+def test_file_that_cannot_be_used_is_refused_in_a_sentence_by_every_verb(
+    verb: str, spoil: Callable[[Path], None], adapter: Path, model_folder: Path, tmp_path: Path
+) -> None:
+    spoil(adapter)
+    before = names(tmp_path)
+    out = ("--out", tmp_path / "out")
+    arguments = {
+        "inspect": (adapter,),
+        "convert": (adapter, "--to", "kohya", *out),
+        "merge": (model_folder, adapter, *out),
+        "resize": (adapter, "--rank", "1", *out),
+    }[verb]
+    result = surefoot(verb, *arguments)
+    assert (result.exit_code, codes(result)) == (2, ["SF070"]), result.output
+    assert str(adapter) in result.output
+    assert names(tmp_path) == before
+
+
+def test_all_faults_are_told_at_once(adapter: Path, model_folder: Path, tmp_path: Path) -> None:
+    truncated(adapter)
+    (tmp_path / "out").write_text("mine", encoding="utf-8")
+    result = surefoot(
+        "merge",
+        tmp_path / "nowhere",
+        adapter,
+        tmp_path / "b.safetensors",
+        "--out",
+        tmp_path / "out",
+    )
+    assert result.exit_code == 2
+    assert codes(result) == ["SF074", "SF070", "SF070", "SF071"]
+    result = surefoot(
+        "extract", model_folder, "nowhere", "--energy", "1.5", "--rank", "-1", "--out", adapter
+    )
+    assert codes(result) == ["SF078", "SF078", "SF074", "SF071"]
+    result = surefoot("resize", adapter, "--out", tmp_path / "o.safetensors")
+    assert codes(result) == ["SF078", "SF070"]
+
+
+def test_what_is_there_is_replaced_only_when_told(
+    adapter: Path, model_folder: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "o.safetensors"
+    out.write_text("mine", encoding="utf-8")
+    convert = ("convert", adapter, "--to", "kohya", "--out", out)
+    assert codes(surefoot(*convert)) == ["SF071"]
+    assert out.read_text(encoding="utf-8") == "mine"
+    assert surefoot(*convert, "--force").exit_code == 0
+    assert open_adapter(out).layers
+    # A folder is replaced only by a model, and only if it is one.
+    folder = tmp_path / "things"
+    (folder / "precious").mkdir(parents=True)
+    merge = ("merge", model_folder, adapter, "--out", folder, "--force")
+    assert codes(surefoot(*merge)) == ["SF087"]
+    assert (folder / "precious").is_dir()
+    (folder / "model_index.json").write_text("{}", encoding="utf-8")
+    assert surefoot(*merge).exit_code == 0
+    assert not (folder / "precious").exists()
+    assert (folder / "unet").is_dir()
+
+
+def test_source_is_never_replaced(adapter: Path, model_folder: Path, tmp_path: Path) -> None:
+    content = adapter.read_bytes()
+    link = tmp_path / "link.safetensors"
+    link.symlink_to(adapter)
+    for out in (adapter, link):
+        result = surefoot("resize", adapter, "--rank", "1", "--out", out, "--force")
+        assert codes(result) == ["SF073"]
+    assert adapter.read_bytes() == content
+    copy = shutil.copytree(model_folder, tmp_path / "model")
+    for out in (copy, copy / "inside"):
+        result = surefoot("merge", copy, adapter, "--out", out, "--force")
+        assert codes(result) == ["SF073"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="there is no /proc")
+def test_folder_that_cannot_be_written_is_told_in_a_sentence(
+    adapter: Path, model_folder: Path, tmp_path: Path
+) -> None:
+    for out in ("/proc/o.safetensors", tmp_path / "none" / "o.safetensors"):
+        for arguments in (
+            ("convert", adapter, "--to", "kohya"),
+            ("merge", model_folder, adapter),
+            ("resize", adapter, "--rank", "1"),
+        ):
+            result = surefoot(*arguments, "--out", out)
+            assert (result.exit_code, codes(result)) == (2, ["SF072"]), result.output
+
+
+@pytest.mark.parametrize(
+    ("make", "code"),
+    [
+        (lambda path: path.mkdir(), "SF075"),
+        (lambda path: path.with_suffix(".ckpt").write_bytes(b"x"), "SF024"),
+        (lambda path: path.write_bytes(b"x"), "SF024"),
+    ],
+)
+def test_model_that_cannot_be_used_is_refused(
+    make: Callable[[Path], object], code: str, adapter: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "model"
+    make(path)
+    given = path if path.exists() else path.with_suffix(".ckpt")
+    result = surefoot("merge", given, adapter, "--out", tmp_path / "out")
+    assert (result.exit_code, codes(result)) == (2, [code])
+    assert codes(surefoot("merge", adapter, adapter, "--out", tmp_path / "out")) == ["SF075"]
+
+
+def test_adapter_with_nan_is_inspected_and_otherwise_refused(
+    model: ModelWeights, model_folder: Path, tmp_path: Path
+) -> None:
+    layers = loras(model)
+    layers[LAYERS[0]]["lora_up"][0] = torch.nan
+    path, out = write(tmp_path / "a.safetensors", layers).path, ("--out", tmp_path / "out")
+    for arguments in (
+        ("convert", path, "--to", "diffusers", *out),
+        ("merge", model_folder, path, *out),
+        ("resize", path, "--rank", "1", *out),
+    ):
+        result = surefoot(*arguments)
+        assert (result.exit_code, codes(result)) == (2, ["SF081"]), result.output
+        assert f"{LAYERS[0]}.lora_up" in result.output
+    assert names(tmp_path) == ["a.safetensors"]
+
+
+@pytest.mark.parametrize("verb", ["inspect", "convert", "merge", "extract", "resize"])
+def test_verbs_speak_chinese(verb: str) -> None:
+    result = surefoot("--lang", "zh", verb, "--help")
+    assert result.exit_code == 0
