@@ -158,8 +158,8 @@ WORDS: dict[str, Words] = {
         N_("the finding {code} cannot be waived: without what it asks for no run can go on"),
         helps=(N_("mend what it is about, and remove the waiver"),),
     ),
-    **TRAINER_FILE_WORDS,
     **FILE_WORDS,
+    **TRAINER_FILE_WORDS,
     "SF101": Words(
         N_("scale_parameter = true leaves a fresh {tuning} almost unable to learn"),
         cause=N_("multiplies each step by the tensor's own RMS; lora_up starts at 0, so it gets "
@@ -328,8 +328,8 @@ WORDS: dict[str, Words] = {
                   "usual."),),
         helps=(N_("nothing to do if you meant it; otherwise stop it and set optimizer.kind back"),),
     ),
-    **TRAINER_WORDS,
     **VERDICT_WORDS,
+    **TRAINER_WORDS,
 }  # fmt: skip
 
 _LEVEL_WORDS: dict[Level, str] = {
