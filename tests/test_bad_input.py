@@ -202,7 +202,7 @@ def test_all_problems_are_reported_in_one_go(tmp_path: Path, tiny: Path) -> None
     (tmp_path / "pictures/2.png").write_bytes(b"")
     (tmp_path / "pictures/3.txt").write_bytes(b"\xff\xfe")
     (tmp_path / "pictures/4.png").write_text("no picture", encoding="utf-8")
-    result = surefoot("check", run_file, 'tuning.targets="attention"')
+    result = surefoot("check", run_file, 'tuning.targets="linear"')
     assert result.exit_code == UNUSABLE
     codes = re.findall(r"^error\[(SF\d+)\]", result.stdout, re.MULTILINE)
     assert codes == ["SF022", "SF034", "SF035", "SF036", "SF037", "SF038", "SF041"]

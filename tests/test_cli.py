@@ -307,7 +307,7 @@ def test_code_is_explained_with_its_source(asked: str) -> None:
     assert json.loads(surefoot("explain", asked, "--json").stdout)["code"] == "SF101"
 
 
-@pytest.mark.parametrize(("asked", "near"), [("SF1O1", "SF101"), ("SF199", "SF14"), ("x", "SF0")])
+@pytest.mark.parametrize(("asked", "near"), [("SF1O1", "SF101"), ("SF199", "SF201"), ("x", "SF0")])
 def test_unknown_code_is_answered_with_its_neighbours(asked: str, near: str) -> None:
     result = surefoot("explain", asked)
     assert result.exit_code == 2

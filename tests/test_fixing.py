@@ -60,11 +60,7 @@ def codes(run_file: Path, level: str = "") -> set[str]:
     return {item.code for item in findings if level in ("", item.level)}
 
 
-def named(case: Case) -> str:
-    return f"{case.code}-{' '.join(case.trips)}"
-
-
-@pytest.mark.parametrize("case", REPAIRABLE, ids=named)
+@pytest.mark.parametrize("case", REPAIRABLE, ids=str)
 def test_what_can_be_mended_is_gone_and_nothing_new_is_wrong(case: Case, tmp_path: Path) -> None:
     run_file = commented(tmp_path, case.trips)
     before = judge(run_file).findings

@@ -47,7 +47,10 @@ class PartSurvey:
 
 @dataclass(frozen=True)
 class ModelSurvey:
-    """The model as found; figures are 0 where a problem kept them from being read."""
+    """The model as found; figures are 0 where a problem kept them from being read.
+
+    `zero_snr`: its last noise level has no signal left in it.
+    """
 
     source: ModelSource
     path: Path
@@ -56,6 +59,7 @@ class ModelSurvey:
     sample_size: int
     vae_factor: int
     unet_levels: int
+    zero_snr: bool = False
 
 
 @dataclass(frozen=True)
@@ -255,8 +259,8 @@ def _survey_folder(
 
 def _describe(
     path: Path, facts: FamilyFacts, faults: list[Fault]
-) -> tuple[Prediction, int, int, int]:
-    """From the configs: prediction, pixels of its pictures' side, pixels a latent, UNet levels."""
+) -> tuple[Prediction, int, int, int, bool]:
+    """From the configs: the last five fields of `ModelSurvey`."""
     index = Settings(path / "model_index.json", faults)
     index.one_of("_class_name", facts.pipelines, "")
     Settings(path / "text_encoder" / "config.json", faults)
@@ -266,7 +270,9 @@ def _describe(
     vae = Settings(path / "vae" / "config.json", faults)
     factor = 2 ** (vae.length("block_out_channels") - 1)
     levels = unet.length("block_out_channels")
-    return cast(Prediction, prediction), unet.size("sample_size", 64) * factor, factor, levels
+    size = unet.size("sample_size", 64) * factor
+    zero_snr = scheduler.flag("rescale_betas_zero_snr")
+    return cast(Prediction, prediction), size, factor, levels, zero_snr
 
 
 def _has_component(folder: Path) -> bool:
@@ -304,14 +310,15 @@ def _survey_single_file(loaded: Loaded, path: Path, findings: list[Finding]) -> 
         return _unknown_model("single_file", path)
     # An original checkpoint does not say what it predicts or how large its pictures were; the
     # configs beside it do, and without them it is Stable Diffusion 1.5.
-    size, factor, levels, prediction = 512, 8, 4, "epsilon"
+    size, factor, levels, prediction, zero_snr = 512, 8, 4, "epsilon", False
     if loaded.config.model.config != "auto":
         folder = _find_model(loaded, loaded.config.model.config, "model.config", findings)
         if _exists(folder):
             described = _survey_folder(facts, folder, "model.config", findings)
             size, factor = described.sample_size, described.vae_factor
             levels, prediction = described.unet_levels, described.prediction
-    return ModelSurvey("single_file", path, parts, prediction, size, factor, levels)
+            zero_snr = described.zero_snr
+    return ModelSurvey("single_file", path, parts, prediction, size, factor, levels, zero_snr)
 
 
 def _without_prefix(headers: dict[str, TensorHeader], prefix: str) -> dict[str, TensorHeader]:

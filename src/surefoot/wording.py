@@ -11,10 +11,11 @@ from surefoot.adapter_words import FILE_WORDS, VERDICT_WORDS
 from surefoot.finding import Finding, Level, Value
 from surefoot.language import N_, _
 from surefoot.optimizer_words import OPTIMIZER_WORDS, Words
+from surefoot.rule_words import RULE_WORDS
 from surefoot.trainer_words import TRAINER_FILE_WORDS, TRAINER_WORDS
 from surefoot.tuning_words import TUNING_WORDS
 
-WORDS: dict[str, Words] = {
+_WORDS: dict[str, Words] = {
     "SF001": Words(
         N_("{file} cannot be read: {reason}"),
         helps=(N_("give the path of a run.toml; `surefoot demo --write` makes one"),),
@@ -272,39 +273,6 @@ WORDS: dict[str, Words] = {
            "{megabytes:.2g} MB"),
     ),
     **TUNING_WORDS,
-    "SF201": Words(
-        N_("the config says {asked}, the model's scheduler says {found}"),
-        notes=(N_("trained on the wrong target, the model turns to noise within a few hundred "
-                  "steps."),),
-        helps=(N_("set model.prediction = \"auto\" unless you know better"),),
-        source="sd-scripts issues 1263 and 1715; diffusers issue 4636",
-    ),
-    "SF301": Words(
-        N_("the caption {file} is empty, so its picture is left out"),
-        helps=(N_("write one, or set data.captions = \"optional\""),),
-    ),
-    "SF302": Words(
-        N_("the caption {file} has no picture"), helps=(N_("rename or remove it"),)
-    ),
-    "SF303": Words(
-        N_("a step takes {batch} pictures and the set has {pictures}: each is seen more than once "
-           "in a step"),
-        helps=(N_("lower train.batch_size or train.gradient_accumulation"),),
-        source="OneTrainer issues 97 and 573",
-    ),
-    "SF304": Words(
-        N_("{count} of {pictures} pictures are smaller than {resolution} pixels and will be scaled "
-           "up, {example} by {factor:.1f}"),
-        helps=(N_("larger pictures give sharper results"),),
-    ),
-    "SF305": Words(
-        N_("the caption {file} was left aside: {detail} is taken"),
-        helps=(N_("remove one of them"),),
-    ),
-    "SF306": Words(
-        N_("the folder {file} is the same as {detail} and was read once"),
-        helps=(N_("remove the link; use `repeats` to see pictures more often"),),
-    ),
     "SF401": Words(
         N_("the waiver of {code} has nothing to waive here"),
         helps=(N_("remove it, so that it does not hide the finding when it comes back"),),
@@ -332,6 +300,9 @@ WORDS: dict[str, Words] = {
     **TRAINER_WORDS,
 }  # fmt: skip
 
+WORDS: dict[str, Words] = dict(sorted({**_WORDS, **RULE_WORDS}.items()))
+"""The words of every code, in order."""
+
 _LEVEL_WORDS: dict[Level, str] = {
     "error": N_("error"),
     "warning": N_("warning"),
@@ -340,7 +311,9 @@ _LEVEL_WORDS: dict[Level, str] = {
 
 
 # Only these values can be words of ours; all others are names, such as that of a file "error".
-_WORDS_AS_VALUES = frozenset({"detail", "first", "needs", "outcome", "reason", "second", "shape"})
+_WORDS_AS_VALUES = frozenset(
+    {"detail", "effect", "first", "needs", "outcome", "reason", "second", "shape"}
+)
 
 
 @dataclass(frozen=True)

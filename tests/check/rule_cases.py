@@ -21,6 +21,10 @@ class Case:
     values: Mapping[str, Any] = field(default_factory=dict[str, Any])
     path: str = ""
 
+    def __str__(self) -> str:
+        """Its name among the tests."""
+        return f"{self.code} {' '.join(self.trips)}"
+
 
 SCHEDULE_CASES = (
     Case(

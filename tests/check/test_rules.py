@@ -12,6 +12,7 @@ from surefoot.check.rules import RULES, review
 from surefoot.finding import LEVELS, Finding
 from tests.check.memory_cases import BF16, MEMORY_CASES
 from tests.check.optimizer_cases import OPTIMIZER_CASES
+from tests.check.rate_cases import RATE_CASES, SET_CASES
 from tests.check.rule_cases import SCHEDULE_CASES, Case
 from tests.check.tuning_cases import TUNING_CASES
 from tests.run_files import look, write_pictures, write_run
@@ -172,8 +173,11 @@ CASES = (
     *(Case(*case) for case in OPTIMIZER_CASES),
     *MEMORY_CASES,
     *TUNING_CASES,
+    *RATE_CASES,
+    *SET_CASES,
 )
-BY_CODE = {case.code: case for case in CASES}
+# Rules about files, each with tests of its own here.
+ELSEWHERE = {"disk_without_room", "zero_terminal_signal", "captions_cut_off"}
 
 
 def with_code(findings: list[Finding], code: str) -> list[Finding]:
@@ -181,7 +185,7 @@ def with_code(findings: list[Finding], code: str) -> list[Finding]:
 
 
 def test_every_rule_has_its_case() -> None:
-    tested = {case.rule for case in CASES} | {"disk_without_room"}
+    tested = {case.rule for case in CASES} | ELSEWHERE
     assert tested == {rule.__name__ for rule in RULES}
 
 
@@ -190,9 +194,9 @@ def test_run_of_defaults_has_no_finding(tmp_path: Path) -> None:
     assert findings == []
 
 
-@pytest.mark.parametrize("code", BY_CODE)
-def test_rule_is_tripped_with_the_numbers_of_the_run(code: str, tmp_path: Path) -> None:
-    case = BY_CODE[code]
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_rule_is_tripped_with_the_numbers_of_the_run(case: Case, tmp_path: Path) -> None:
+    code = case.code
     run_file = write_run(tmp_path)
     plan, found, findings = look(run_file, *case.trips)
     finding = with_code(findings, code)[0]
@@ -217,9 +221,9 @@ def test_rule_keeps_silent_where_all_is_well(
     assert with_code(findings, code) == []
 
 
-@pytest.mark.parametrize("code", BY_CODE)
-def test_proposed_change_mends_what_it_is_proposed_for(code: str, tmp_path: Path) -> None:
-    case = BY_CODE[code]
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_proposed_change_mends_what_it_is_proposed_for(case: Case, tmp_path: Path) -> None:
+    code = case.code
     run_file = write_run(tmp_path)
     _plan, _survey, before = look(run_file, *case.trips)
     changes = with_code(before, code)[0].changes

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 
 from surefoot.check.memory_rules import MEMORY_RULES
 from surefoot.check.optimizer_rules import OPTIMIZER_RULES
+from surefoot.check.rate_rules import RATE_RULES
+from surefoot.check.set_rules import SET_RULES
 from surefoot.check.tuning_rules import TUNING_RULES
 from surefoot.check.waivers import with_waivers
 from surefoot.config.optimizer import AdafactorConfig
@@ -274,6 +276,8 @@ RULES: tuple[Rule, ...] = (
     *OPTIMIZER_RULES,
     *MEMORY_RULES,
     *TUNING_RULES,
+    *RATE_RULES,
+    *SET_RULES,
     wrong_prediction,
     resolution_that_does_not_fit,
     disk_without_room,

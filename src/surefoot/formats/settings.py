@@ -45,6 +45,11 @@ class Settings:
             return default
         return value if type(value) is int and value > 0 else self._note(key, default)
 
+    def flag(self, key: str) -> bool:
+        """True or false; false if it is not there or null."""
+        value = self._values.get(key)
+        return value if isinstance(value, bool) else value is not None and self._note(key, False)
+
     def _note(self, key: str, otherwise: T) -> T:
         if self._readable:
             self._faults.append((self._file, f"{key} = {json.dumps(self._values.get(key))}"))

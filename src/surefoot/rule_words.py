@@ -1,0 +1,159 @@
+"""The words of the findings about rates and about what is learned from; see `wording.py`."""
+
+from __future__ import annotations
+
+from surefoot.language import N_
+from surefoot.optimizer_words import Words
+
+TOO_LOW = N_("In a run of usual length next to nothing is learned.")
+TOO_HIGH = N_("Such steps were seen to end in noise.")
+"""What a learning rate far from the customary one does."""
+
+RULE_WORDS: dict[str, Words] = {
+    "SF150": Words(
+        N_("the optimizer AdaFactor of pytorch-optimizer takes {keys} = true unless told "
+           "otherwise, which leaves a fresh {tuning} almost unable to learn"),
+        notes=(N_("its steps are multiplied by the tensor's own RMS, and lora_up starts at 0."),),
+        helps=(N_("set both to false in optimizer.arguments, or take kind = \"adafactor\""),),
+        source="OneTrainer issue 455; pytorch-optimizer's signature of AdaFactor",
+    ),
+    "SF151": Words(
+        N_("clip_threshold = {threshold:g} makes every step smaller than the learning rate says"),
+        notes=(N_("the RMS of an update is about 1 by itself, so this is a second, hidden factor "
+                  "on the rate."),),
+        helps=(N_("set it to 1.0, and lower optimizer.lr instead"),),
+        source="Shazeer & Stern 2018, Adafactor, section 6; sd-scripts warns of it",
+    ),
+    "SF152": Words(
+        N_("weight_decay = {decay:g} takes {percent:.0f} % of every `{kind}` over the run"),
+        notes=(N_("decay is multiplied by the learning rate at each step, and by Adafactor's scale "
+                  "too."),),
+        helps=(N_("lower weight_decay; 0 to 0.01 is customary"),),
+        source="Loshchilov & Hutter 2019, AdamW; a preset of kohya_ss has 2",
+    ),
+    "SF153": Words(
+        N_("restarts raise a learning rate that this optimizer has found for the weights as they "
+           "were before"),
+        helps=(N_("set schedule.kind = \"cosine\""),),
+        source="Prodigy's README",
+    ),
+    "SF154": Words(
+        N_("a learning rate of {lr:.1e} is far from what {tuning} takes with this optimizer, about "
+           "{usual:.0e}"),
+        notes=(N_("{effect} Full fine-tuning takes about a tenth of an adapter's rate; one of the "
+                  "two is often carried over to the other."),),
+        helps=(N_("set optimizer.lr = \"auto\", or a value within ten times of the usual"),),
+        source="Thinking Machines 2025, LoRA Without Regret; presets of OneTrainer and SimpleTuner",
+    ),
+    "SF155": Words(
+        N_("weight_decay = {decay:g} does nothing to weights in bf16 that are rounded to the "
+           "nearest: a step takes at most {share:.1e} of a number, and 2.0e-03 is the least that "
+           "shows"),
+        helps=(N_("leave it out, or keep the weights in fp32, or take adafactor with rounding = "
+                  "\"stochastic\""),),
+        source="OneTrainer issue 996",
+    ),
+    "SF157": Words(
+        N_("only the attention layers get adapters; with the feed-forward layers as well an "
+           "adapter of the same size learns more"),
+        helps=(N_("set tuning.targets = \"attention+feed_forward\", with a lower rank if it has to "
+                  "be as small"),),
+        source="Thinking Machines 2025, LoRA Without Regret",
+    ),
+    "SF158": Words(
+        N_("the {part} is among tuning.parts, but no target pattern matches a layer of it"),
+        helps=(N_("add a pattern for it to tuning.targets, or take it out of tuning.parts"),),
+        source="sd-scripts issue 890",
+    ),
+    "SF159": Words(
+        N_("{pictures} pictures a step are many for an adapter, which gains less from large steps "
+           "than full fine-tuning"),
+        helps=(N_("lower train.batch_size or train.gradient_accumulation, for more steps of the "
+                  "same pictures"),),
+        source="Thinking Machines 2025, LoRA Without Regret",
+    ),
+    "SF160": Words(
+        N_("noise_offset = {offset:g} is large: it shifts the brightness of every picture that is "
+           "made"),
+        helps=(N_("set it to 0.05 to 0.1"),),
+        source="Guttenberg 2023, Diffusion with Offset Noise",
+    ),
+    "SF161": Words(
+        N_("the first checkpoint is due at step {every}, after the end at {steps}: an interrupted "
+           "run begins anew"),
+        helps=(N_("lower save.every, or set it to \"auto\""),),
+    ),
+    "SF201": Words(
+        N_("the config says {asked}, the model's scheduler says {found}"),
+        notes=(N_("trained on the wrong target, the model turns to noise within a few hundred "
+                  "steps."),),
+        helps=(N_("set model.prediction = \"auto\" unless you know better"),),
+        source="sd-scripts issues 1263 and 1715; diffusers issue 4636",
+    ),
+    "SF203": Words(
+        N_("the model's noise schedule ends without any signal, and a network that predicts the "
+           "noise has nothing to learn there"),
+        helps=(N_("check model.prediction: such schedules belong to v_prediction"),),
+        source="Lin et al. 2023, Common Diffusion Noise Schedules and Sample Steps are Flawed",
+    ),
+    "SF204": Words(
+        N_("snr_gamma = {gamma:g} divides by the ratio of signal to noise, which is 0 at the end "
+           "of this model's schedule: the loss would be NaN"),
+        helps=(N_("set objective.snr_gamma = \"off\""),),
+        source="Min-SNR's repository, issue 4; sd-scripts issue 1263",
+    ),
+    "SF205": Words(
+        N_("the name of the base model says `{word}`: such a model makes pictures in few steps, "
+           "and training it as usual takes that away"),
+        helps=(N_("train on the model that it was distilled from; the result can then be used "
+                  "with the fast one"),),
+        source="sd-scripts issue 1822",
+    ),
+    "SF301": Words(
+        N_("the caption {file} is empty, so its picture is left out"),
+        helps=(N_("write one, or set data.captions = \"optional\""),),
+    ),
+    "SF302": Words(
+        N_("the caption {file} has no picture"), helps=(N_("rename or remove it"),)
+    ),
+    "SF303": Words(
+        N_("a step takes {batch} pictures and the set has {pictures}: each is seen more than once "
+           "in a step"),
+        helps=(N_("lower train.batch_size or train.gradient_accumulation"),),
+        source="OneTrainer issues 97 and 573",
+    ),
+    "SF304": Words(
+        N_("{count} of {pictures} pictures are smaller than {resolution} pixels and will be scaled "
+           "up, {example} by {factor:.1f}"),
+        helps=(N_("larger pictures give sharper results"),),
+    ),
+    "SF305": Words(
+        N_("the caption {file} was left aside: {detail} is taken"),
+        helps=(N_("remove one of them"),),
+    ),
+    "SF306": Words(
+        N_("the folder {file} is the same as {detail} and was read once"),
+        helps=(N_("remove the link; use `repeats` to see pictures more often"),),
+    ),
+    "SF307": Words(
+        N_("the run takes {seen} pictures and the set has {pictures}: the rest is never seen"),
+        helps=(N_("set train.steps to at least {needed}"),),
+        source="kohya_ss issue 2965",
+    ),
+    "SF308": Words(
+        N_("{count} captions are longer than the {most} tokens that the text encoder takes, "
+           "{example} with at least {tokens}; what is beyond is cut off"),
+        helps=(N_("put what matters first, or shorten them"),),
+        source="Radford et al. 2021, CLIP: 77 tokens with those of beginning and end",
+    ),
+    "SF309": Words(
+        N_("{percent:.0f} % of the captions are left out, so that prompts are hardly learned"),
+        helps=(N_("set data.caption_dropout to 0.1 or 0.2"),),
+        source="Ho & Salimans 2022, Classifier-Free Diffusion Guidance, section 3.2",
+    ),
+    "SF310": Words(
+        N_("{count} of {pictures} validation pictures are trained on too, such as {example}: their "
+           "loss cannot show overfitting"),
+        helps=(N_("keep validation pictures in a folder of their own, outside of data.folders"),),
+    ),
+}  # fmt: skip
