@@ -125,7 +125,7 @@ def _lokr(leaves: Mapping[str, Tensor]) -> tuple[Tensor, int]:
     second, second_rank = _lokr_side(leaves, "lokr_w2", leaves.get("lokr_t2"))
     # A kernel is in the second side only.
     first = first.reshape(*first.shape, *(1 for _ in second.shape[2:]))
-    return torch.kron(first, second), second_rank or first_rank
+    return torch.kron(first.contiguous(), second.contiguous()), second_rank or first_rank
 
 
 def _lokr_side(leaves: Mapping[str, Tensor], name: str, core: Tensor | None) -> tuple[Tensor, int]:
