@@ -139,6 +139,13 @@ VERDICT_WORDS: dict[str, Words] = {
            "aside"),
         helps=(N_("add `--base` and the right model"),),
     ),
+    "SF610": Words(
+        N_("the alpha of {count} of {total} layers stands in the metadata alone, that of {example} "
+           "among them"),
+        notes=(N_("programs that read tensors only, such as ComfyUI, take the rank for it: there "
+                  "the right strength is {ratio:.3g}, not 1."),),
+        helps=(N_("`surefoot convert` writes it where the other program looks for it"),),
+    ),
     "SF611": Words(
         N_("{count} numbers ({percent:.2g} %) are too small for {dtype} and became 0"),
         helps=(N_("nothing to do if they are few; bf16 keeps small numbers that fp16 loses"),),
@@ -159,6 +166,12 @@ VERDICT_WORDS: dict[str, Words] = {
     "SF615": Words(
         N_("the magnitudes are kept: rows keep their lengths, and only directions lose what is cut "
            "off"),
+    ),
+    "SF616": Words(
+        N_("{count} of {total} layers have no alpha, which the format {format} stores; the rank is "
+           "taken for it"),
+        helps=(N_("nothing to do if alpha was the rank in training; otherwise use it at a strength "
+                  "of `alpha / rank`"),),
     ),
 }  # fmt: skip
 """What is found in an adapter, and what a verb has cost."""

@@ -110,6 +110,24 @@ def test_base_that_the_metadata_names_is_taken_if_it_fits(
     assert codes(surefoot("inspect", path)) == ["SF607"]
 
 
+def test_alpha_that_readers_will_not_find_is_told(model: ModelWeights, tmp_path: Path) -> None:
+    start = write(tmp_path / "a.safetensors", loras(model), "kohya").path
+    without = {name: leaf for name, leaf in load_file(start).items() if ".alpha" not in name}
+    save_file(without, tmp_path / "b.safetensors")
+    result = surefoot("inspect", tmp_path / "b.safetensors")
+    assert (result.exit_code, codes(result)) == (0, ["SF616"])
+    # As diffusers writes the adapter of PEFT: what alpha is stands in the header.
+    folded = write(tmp_path / "c.safetensors", loras(model), "diffusers").path
+    assert codes(surefoot("inspect", folded)) == []
+    config = {f"{part}.{key}": value for part in ("unet", "text_encoder") for key, value in
+              (("r", 3), ("lora_alpha", 12), ("target_modules", ["to_q"]))}  # fmt: skip
+    header = {"lora_adapter_metadata": json.dumps(config)}
+    save_file(load_file(folded), tmp_path / "d.safetensors", metadata=header)
+    result = surefoot("inspect", tmp_path / "d.safetensors")
+    assert (result.exit_code, codes(result)) == (0, ["SF610"])
+    assert "the right strength is 4, not 1" in result.output
+
+
 def test_magnitudes_that_never_moved_are_found(
     model: ModelWeights, model_folder: Path, tmp_path: Path
 ) -> None:

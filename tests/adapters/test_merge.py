@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import weakref
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from torch import Tensor
 from surefoot.adapters.merge import Weighted, merge
 from surefoot.adapters.model_weights import ModelWeights, open_model
 from surefoot.finding import Refused
+from surefoot.formats.streamed import TensorFile
 from tests.adapters.adapter_files import LAYERS, doras, loras, write
 
 # Sums of a few dozen products of float32; weights are near 0.1.
@@ -249,6 +251,34 @@ def test_full_disk_is_told_before_anything_is_written(
     with pytest.raises(OSError, match="No space left"):
         merge(model, [Weighted(file, 1.0)], tmp_path / "out", dtype=None, tell=ignore)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.safetensors"]
+
+
+def test_one_layer_is_in_memory_at_a_time(
+    model: ModelWeights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = write(tmp_path / "a.safetensors", loras(model))
+    read, alive, most, total = TensorFile.read, 0, 0, 0
+
+    def forget(size: int) -> None:
+        nonlocal alive
+        alive -= size
+
+    def counted(self: TensorFile, name: str) -> Tensor:
+        nonlocal alive, most, total
+        tensor = read(self, name)
+        weakref.finalize(tensor, forget, tensor.nbytes)
+        alive, total = alive + tensor.nbytes, total + tensor.nbytes
+        most = max(most, alive)
+        return tensor
+
+    monkeypatch.setattr(TensorFile, "read", counted)
+    merge(model, [Weighted(file, 1.0)], tmp_path / "out", dtype=None, tell=ignore)
+    largest = max(
+        header.end - header.start for file in model.files for header in file.headers.values()
+    )
+    # The largest one, the one before it, and the factors of a layer.
+    assert largest <= most < 2.5 * largest
+    assert total > 3 * most
 
 
 def test_model_in_pieces_is_merged_piece_by_piece(

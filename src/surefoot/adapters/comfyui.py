@@ -8,14 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor
 
 from surefoot.adapters.figures import shapes_of
 from surefoot.formats.leaves import axis_of
-from surefoot.tuning.delta import weight_delta
-
-_SMALLEST = 1e-12  # under the norm of a row of zeros
+from surefoot.tuning.delta import SMALLEST_SQUARED_NORM, weight_delta
 
 
 def bend(leaves: Mapping[str, Tensor], weight: Tensor) -> dict[str, Tensor]:
@@ -54,5 +51,8 @@ def _norm_ratio(factors: Mapping[str, Tensor], weight: Tensor) -> Tensor:
     """||W + d|| / ||W|| of every row, (out,), float64."""
     rows = weight.double().flatten(1)
     moved = rows + weight_delta(factors, tuple(weight.shape)).double().flatten(1)
-    norms = torch.linalg.vector_norm(rows, dim=1).clamp_min(_SMALLEST)
-    return torch.linalg.vector_norm(moved, dim=1).clamp_min(_SMALLEST) / norms
+    squares = (
+        matrix.square().sum(dim=1).clamp_min(SMALLEST_SQUARED_NORM) for matrix in (moved, rows)
+    )
+    after, before = squares
+    return (after / before).sqrt()

@@ -168,7 +168,7 @@ def _weight_norm(leaves: Mapping[str, Tensor], weight: Tensor | None) -> tuple[f
 
 
 def _norm(tensor: Tensor) -> float:
-    return float(torch.linalg.vector_norm(tensor, dtype=torch.float64))
+    return float(tensor.double().square().sum().sqrt())
 
 
 def _magnitude(leaves: Mapping[str, Tensor], weight: Tensor | None) -> Magnitude:
@@ -179,7 +179,7 @@ def _magnitude(leaves: Mapping[str, Tensor], weight: Tensor | None) -> Magnitude
     magnitude = leaves["magnitude"].double()
     kept = 0 if axis_of(shapes_of(leaves)) == "output" else 1
     dims = [dim for dim in range(weight.ndim) if dim != kept]
-    start = torch.linalg.vector_norm(weight.double(), dim=dims).reshape(magnitude.shape)
+    start = weight.double().square().sum(dim=dims).sqrt().reshape(magnitude.shape)
     stored = (leaves["magnitude"].dtype, weight.dtype)
     rounding = max(torch.finfo(dtype).eps for dtype in stored)
     moved = (magnitude - start).abs() > MAGNITUDE_ROUNDINGS * rounding * start

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -126,8 +126,27 @@ def inspect_adapter(adapter: AdapterFile, base: ModelWeights | None) -> Inspecti
         told=_told(adapter.metadata),
         base="" if base is None else base.name,
         layers=tuple(layers),
-        findings=(*judge(layers), *notes),
+        findings=(*judge(layers), *_alpha_findings(adapter, layers), *notes),
     )
+
+
+def _alpha_findings(adapter: AdapterFile, layers: Sequence[LayerFigures]) -> list[Finding]:
+    """What readers will make of an alpha that is not among a layer's tensors."""
+    without = [
+        layer for layer in layers if layer.rank and "alpha" not in adapter.shapes(layer.path)
+    ]
+    total = len(layers)
+    told = [layer for layer in without if layer.alpha != layer.rank]
+    if told:
+        ratio = told[0].alpha / told[0].rank
+        values = {"count": len(told), "total": total, "ratio": ratio, "example": told[0].path}
+        return [Finding("SF610", "warning", "", dict(values))]
+    # The names of diffusers and PEFT have no place for it, and what is written there has it folded
+    # into the factors.
+    if without and adapter.format not in ("diffusers", "peft"):
+        values = {"count": len(without), "total": total, "format": adapter.format}
+        return [Finding("SF616", "note", "", dict(values))]
+    return []
 
 
 def _named_base(adapter: AdapterFile, notes: list[Finding]) -> ModelWeights | None:

@@ -8,9 +8,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
+
+# torch has no types for it.
+_linalg: Any = torch.linalg
 
 
 @dataclass(frozen=True)
@@ -30,7 +34,7 @@ class Spectrum:
 
 def spectrum(matrix: Tensor) -> Spectrum:
     """That of any matrix, (out, in), by a full decomposition in float64."""
-    left, values, right = torch.linalg.svd(matrix.double(), full_matrices=False)
+    left, values, right = _linalg.svd(matrix.double(), full_matrices=False)
     return Spectrum(left, values, right)
 
 
@@ -44,17 +48,17 @@ def spectrum_of_product(up: Tensor, down: Tensor) -> Spectrum:
         up: (out, rank).
         down: (rank, in).
     """
-    up_basis, up_triangle = torch.linalg.qr(up.double())
-    down_basis, down_triangle = torch.linalg.qr(down.double().T)
+    up_basis, up_triangle = _linalg.qr(up.double())
+    down_basis, down_triangle = _linalg.qr(down.double().T)
     inner = spectrum(up_triangle @ down_triangle.T)
     return Spectrum(up_basis @ inner.left, inner.values, inner.right @ down_basis.T)
 
 
 def singular_values_of_product(up: Tensor, down: Tensor) -> Tensor:
     """The singular values of `up @ down`, falling, as many as the smallest side has."""
-    _, up_triangle = torch.linalg.qr(up.double(), mode="r")
-    _, down_triangle = torch.linalg.qr(down.double().T, mode="r")
-    return torch.linalg.svdvals(up_triangle @ down_triangle.T)
+    _, up_triangle = _linalg.qr(up.double(), mode="r")
+    _, down_triangle = _linalg.qr(down.double().T, mode="r")
+    return _linalg.svdvals(up_triangle @ down_triangle.T)
 
 
 def stable_rank(values: Tensor) -> float:
