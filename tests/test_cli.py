@@ -23,7 +23,10 @@ from surefoot.plan import Plan
 from tests.run_files import findings_in, look, surefoot, write_pictures, write_run
 
 SOURCE = Path(package.__file__).parents[1]
-VERBS = ("plan", "check", "explain", "train", "demo", "sample", "schema")
+VERBS = (
+    *("plan", "check", "explain", "train", "demo", "sample", "schema"),
+    *("inspect", "convert", "merge", "extract", "resize"),
+)
 
 
 def in_a_process(
@@ -55,6 +58,8 @@ def test_help_of_every_verb_explains_it(verb: str) -> None:
     assert "Usage:" in result.stdout
     special = {
         "demo": "run.toml", "sample": "runs/cat", "schema": "run.toml", "explain": "SF101",
+        "inspect": "FILE", "convert": "FILE", "merge": "FILE[=WEIGHT]", "extract": "MODEL",
+        "resize": "FILE",
     }  # fmt: skip
     named = special.get(verb, "RUN.TOML")
     assert named in result.stdout

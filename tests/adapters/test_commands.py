@@ -410,7 +410,14 @@ def test_adapter_with_nan_is_inspected_and_otherwise_refused(
     assert names(tmp_path) == ["a.safetensors"]
 
 
-@pytest.mark.parametrize("verb", ["inspect", "convert", "merge", "extract", "resize"])
-def test_verbs_speak_chinese(verb: str) -> None:
-    result = surefoot("--lang", "zh", verb, "--help")
-    assert result.exit_code == 0
+def test_verbs_speak_chinese(dora_file: Path, model_folder: Path, tmp_path: Path) -> None:
+    healthy = surefoot("--lang", "zh", "inspect", dora_file, "--base", model_folder)
+    assert healthy.exit_code == 0
+    for words in ("输出轴 (5)", "结论", "正常", "稳定秩"):
+        assert words in healthy.output
+    out = ("--out", tmp_path / "o.safetensors")
+    refused = surefoot("--lang", "zh", "resize", tmp_path / "none.safetensors", *out)
+    assert (refused.exit_code, codes(refused)) == (2, ["SF070", "SF078"][::-1])
+    assert "不是可以读取的适配器" in refused.output
+    smaller = surefoot("--lang", "zh", "resize", dora_file, "--rank", "1", *out)
+    assert "全部更新合计保留" in smaller.output

@@ -99,7 +99,9 @@ def test_modules_of_the_contract_load_no_torch(tmp_path: Path) -> None:
     assert loaded_modules(code, folder=tmp_path).issuperset(names)
 
 
-@pytest.mark.parametrize("arguments", [(), ("--help",), ("check", "--help"), ("train", "--help")])
+@pytest.mark.parametrize(
+    "arguments", [(), ("--help",), ("check", "--help"), ("train", "--help"), ("merge", "--help")]
+)
 def test_help_loads_no_torch(arguments: tuple[str, ...], tmp_path: Path) -> None:
     loaded = loaded_modules(CALL_SUREFOOT, *arguments, folder=tmp_path)
     assert "surefoot.cli" in loaded

@@ -15,7 +15,7 @@ from surefoot.language import N_, _
 
 _BAR = 30  # columns of the longest
 _KINDS = {"lora": "LoRA", "loha": "LoHa", "lokr": "LoKr"}
-_AXES = {"output": N_("output axis"), "input": N_("input axis")}
+_AXES = {"output": N_("{kind}, output axis"), "input": N_("{kind}, input axis")}
 _SOURCES: dict[WeightSource, str] = {
     "base": N_("of the base model"),
     "magnitude": N_("about, from the magnitudes, which began as the norms of its rows"),
@@ -69,7 +69,7 @@ def kind_words(layer: LayerFigures) -> str:
         if layer.kind == "lora"
         else _("{kind} with magnitudes").format(kind=_KINDS[layer.kind])
     )
-    return f"{name}, {_(_AXES[layer.axis])}"
+    return _(_AXES[layer.axis]).format(kind=name)
 
 
 def layer_lines(layers: Sequence[LayerFigures], *, most: int = 0) -> list[str]:
