@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -83,3 +84,8 @@ def findings_in(result: Result) -> list[dict[str, Any]]:
     document = json.loads(result.stdout)
     assert document["schema"] == 1
     return document["findings"]
+
+
+def codes(result: Result) -> list[str]:
+    """The codes of the findings that were printed."""
+    return re.findall(r"\[(SF\d{3})\]", result.output)

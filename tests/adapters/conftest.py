@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from surefoot.adapters.model_weights import ModelWeights, open_model
+from tests.adapters.adapter_files import doras, loras, write
 from tests.families.original_layout import write_single_file
 from tests.tiny_sd import build_tiny_pipeline
 
@@ -26,3 +27,13 @@ def model_file(model_folder: Path) -> Path:
 @pytest.fixture(scope="session")
 def model(model_folder: Path) -> ModelWeights:
     return open_model(str(model_folder))
+
+
+@pytest.fixture
+def adapter(model: ModelWeights, tmp_path: Path) -> Path:
+    return write(tmp_path / "a.safetensors", loras(model, alpha=2), "diffusers").path
+
+
+@pytest.fixture
+def dora_file(model: ModelWeights, tmp_path: Path) -> Path:
+    return write(tmp_path / "d.safetensors", doras(model), "diffusers", ss_steps="500").path
