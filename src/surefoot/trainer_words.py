@@ -93,6 +93,67 @@ TRAINER_WORDS: dict[str, Words] = {
         N_("{trainer} will stop with an error at `{key}`: {reason}"),
         helps=(N_("correct it before you start"),),
     ),
+    "SF711": Words(
+        N_("{trainer} replaces `{key}` = {given} by {used}: {reason}"),
+        helps=(N_("write what you mean, so that the file says what is done"),),
+    ),
+    "SF712": Words(
+        N_("with stochastic_rounding: false this trainer's Adafactor never writes a step back to "
+           "weights in bf16: nothing is trained, and nothing says so"),
+        helps=(N_("set `{key}` to `true`, or train in fp32"),),
+        source="ai-toolkit, toolkit/optimizers/adafactor.py",
+    ),
+    "SF713": Words(
+        N_("AdaFactor of pytorch_optimizer clips the wrong way round: it enlarges small updates "
+           "and never makes large ones smaller"),
+        notes=(N_("it also takes momentum (betas[0] = 0.9) and scales by each tensor's size "
+                  "unless told otherwise."),),
+        helps=(N_("take another optimizer, such as adamw_optimi"),),
+        source="pytorch-optimizer, optimizer/adafactor.py",
+    ),
+    "SF714": Words(
+        N_("`{given}` in `{key}` is for another network module: {used} ignores it, and a plain "
+           "LoRA is trained"),
+        helps=(N_("set network_module to lycoris.kohya, or remove it"),),
+        source="sd-scripts, networks/lora.py",
+    ),
+    "SF715": Words(
+        N_("{trainer} ignores `{key}` = {given} here: alpha is the rank"),
+        helps=(N_("expect the learning rate to act as with alpha equal to the rank"),),
+        source="ai-toolkit, toolkit/lora_special.py; diffusion-pipe, models/base.py",
+    ),
+    "SF716": Words(
+        N_("`linear` of {trainer} goes up: from a third of the learning rate to all of it over "
+           "the run"),
+        helps=(N_("take constant or cosine; other trainers' linear goes down to 0"),),
+        source="ai-toolkit, toolkit/scheduler.py; torch, LinearLR",
+    ),
+    "SF717": Words(
+        N_("{trainer} takes `{key}` = {given} for half of the period of `{used}`, and not for a "
+           "warm-up"),
+        notes=(N_("with 0 it is 1000 steps: the rate falls to its end and rises again, many times "
+                  "in a long run."),),
+        helps=(N_("set it to the number of steps of the run, or take polynomial"),),
+        source="SimpleTuner, helpers/training/custom_schedule.py",
+    ),
+    "SF718": Words(
+        N_("{used} ignores its option {given}: {trainer} drops what the class does not take"),
+        helps=(N_("remove it, or take an optimizer that has it"),),
+        source="SimpleTuner, helpers/training/optimizer_param.py",
+    ),
+    "SF719": Words(
+        N_("sdnq-adafactor scales each step by the length of the tensor, with a floor of 1e-3: a "
+           "fresh lora_up stays at zero"),
+        notes=(N_("the betas that {trainer} gives it stand where it expects an exponent of decay, "
+                  "which made NaN of most weights in a copy of it."),),
+        helps=(N_("take another optimizer, such as adamw_bf16"),),
+        source="sdnq, SimpleTuner's optimizer table",
+    ),
+    "SF720": Words(
+        N_("`{key}` is not among the arguments of {trainer} that are known here, and it refuses "
+           "those that it does not know"),
+        helps=(N_("{near_hint}correct or remove it"),),
+    ),
     "SF722": Words(
         N_("surefoot has no counterpart for {given}: only what does not depend on it is judged"),
         helps=(N_("look at the rest yourself"),),

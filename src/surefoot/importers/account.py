@@ -25,6 +25,8 @@ from surefoot.language import N_
 _Value = TypeVar("_Value")
 _TRUE = ("true", "1", "yes", "on", "y", "t")
 _FALSE = ("false", "0", "no", "off", "n", "f", "")
+_REFUSING = ("diffusers", "simpletuner")
+NOT_KNOWN_HERE = N_("not among the arguments of {trainer} that are known here")
 UNKNOWN_KEY = N_("{trainer} has no such key and ignores it")
 
 
@@ -51,7 +53,7 @@ class Account:
         self.findings: list[Finding] = []
         self.steps_known = True
         self.judged = set(TheirRun.judged)
-        self._spellings = spellings
+        self.spellings = dict(spellings)
         self._names = names or {}
         self._notes: dict[str, KeyNote] = {}
         self._problems: list[Finding] = []
@@ -152,7 +154,8 @@ class Account:
         self, path: str, value: TomlValue, key: str = "", reason: str = "", **values: Value
     ) -> None:
         """Sets a path of run.toml from a key of theirs; with a reason it counts as changed."""
-        self.settings[path] = Setting(value, self.name(key) if key else "", reason, values)
+        known = self.name(key) if key and self.has(key) else ""
+        self.settings[path] = Setting(value, known, reason, values)
         if key:
             self._note(key, "changed" if reason else "kept", path, reason, True, values)
 
@@ -217,10 +220,12 @@ class Account:
         for key, value in self.document.values.items():
             if key not in self._notes:
                 self._leave(key, value, table, names)
-        notes = sorted(self._notes.values(), key=lambda note: (note.line, note.key))
+        # A key of the file that stands for two of ours is accounted for by the last.
+        by_name = {note.key: note for note in self._notes.values()}
+        notes = sorted(by_name.values(), key=lambda note: (note.line, note.key))
         return TheirRun(
             self.trainer, meaning, family, self.settings, tuple(notes), tuple(self.findings),
-            self.document.lines, self._spellings, words, self.steps_known, frozenset(self.judged),
+            self.document.lines, self.spellings, words, self.steps_known, frozenset(self.judged),
         )  # fmt: skip
 
     def _leave(self, key: str, value: Leaf, table: KnownKeys, names: list[str]) -> None:
@@ -231,8 +236,14 @@ class Account:
             self.drop(key, REASONS[found.reason], matters=found.matters(value))
         else:
             near = difflib.get_close_matches(key, names, n=1, cutoff=0.75)
-            self.drop(key, UNKNOWN_KEY, trainer=TRAINER_NAMES[self.trainer])
-            self.find("SF701", "warning", key, near=near[0] if near else "")
+            strict = self.trainer in _REFUSING or self.document.format == "command"
+            reason = NOT_KNOWN_HERE if strict else UNKNOWN_KEY
+            self.drop(key, reason, trainer=TRAINER_NAMES[self.trainer])
+            hint = near[0] if near else ""
+            if strict:
+                self.find("SF720", "warning", key, near=hint)
+            else:
+                self.find("SF701", "warning", key, near=hint)
 
 
 def _shown(value: Leaf) -> str:

@@ -11,7 +11,8 @@ from surefoot.language import N_
 _TOKEN = re.compile(r"""(?:"(?:[^"\\]|\\.)*"|'[^']*'|[^\s"'])+""")
 _CONTINUED = re.compile(r"[\\^`]\s*$")
 _REMARK = re.compile(r"\s*(?:#|::|rem\b)", re.IGNORECASE)
-_ASSIGNED = re.compile(r"""\s*(?:export\s+|set\s+)?"?(\w+)=(.*?)"?\s*$""")
+# NAME=value, export NAME=value, set NAME=value, set "NAME=value"
+_ASSIGNED = re.compile(r"""\s*(?:export\s+|set\s+)?(?:"(\w+)=([^"]*)"|(\w+)=(.*?))\s*$""")
 _VARIABLE = re.compile(r"\$\{(\w+)\}|\$(\w+)|%(\w+)%")
 _QUOTED = re.compile(r"""^(["'])(.*)\1$""", re.DOTALL)
 _SCRIPT = re.compile(r"[\w.-]+\.py$")
@@ -39,8 +40,9 @@ def read_variables(text: str) -> Document:
         found = _ASSIGNED.fullmatch(line)
         if found is None:
             raise Unreadable(N_("a line that is not NAME=value"), number)
-        values[found[1]] = _put_in(_unquoted(re.sub(r"\s#.*$", "", found[2]).strip()), values)
-        lines[found[1]] = number
+        name, value = _assigned(found)
+        values[name] = _put_in(_unquoted(re.sub(r"\s#.*$", "", value).strip()), values)
+        lines[name] = number
     if not values:
         raise Unreadable(N_("no line of NAME=value"))
     return Document("env", values, lines)
@@ -55,7 +57,8 @@ def _commands(text: str) -> Iterator[list[tuple[str, int]]]:
             continue
         body = _CONTINUED.sub("", line)
         if not words and (assigned := _ASSIGNED.fullmatch(line)):
-            variables[assigned[1]] = _unquoted(assigned[2].strip())
+            name, value = _assigned(assigned)
+            variables[name] = _unquoted(value.strip())
             continue
         tokens = [token[0] for token in _TOKEN.finditer(body)]
         words += [(_put_in(_unquoted(token), variables), number) for token in tokens]
@@ -86,6 +89,10 @@ def _command(words: list[tuple[str, int]]) -> Document | None:
     values: dict[str, Leaf] = {name: _leaf(parts) for name, parts in given.items()}
     script = re.split(r"[/\\]", words[at][0])[-1]
     return Document("command", values, lines, script)
+
+
+def _assigned(found: re.Match[str]) -> tuple[str, str]:
+    return found[1] or found[3], found[2] or found[4] or ""
 
 
 def _leaf(parts: list[str]) -> Leaf:

@@ -120,13 +120,25 @@ def _spelt(change: Change, run: TheirRun) -> Change | None:
     spelling = run.spellings.get(change.path)
     if spelling is None or change.action != "set":
         return None
-    setting = run.settings.get(change.path)
+    place = _place_of(change.path, spelling, run)
+    before = _their_value(change.before, spelling, run)
+    if "{value}" not in spelling.form or change.before == '"auto"':
+        before = next((note.given for note in run.notes if note.key == place), "-")
     return replace(
-        change,
-        path=(setting.key if setting else "") or spelling.key,
-        value=_their_value(change.value, spelling, run),
-        before=_their_value(change.before, spelling, run),
+        change, path=place, value=_their_value(change.value, spelling, run), before=before
     )
+
+
+def _place_of(path: str, spelling: Spelling, run: TheirRun) -> str:
+    """The key to change: where the file has the value, or has the list that it belongs into."""
+    given = {place: run.settings[place].key for place in (path, "optimizer.kind")
+             if place in run.settings}  # fmt: skip
+    # What the optimizer's name brings along stands nowhere and would have to be written.
+    implied = given.get(path, "") in ("", given.get("optimizer.kind"))
+    if not implied and "=" not in spelling.form:
+        return given[path]
+    named = (key for key in run.lines if key.split(".")[-1].removeprefix("--") == spelling.key)
+    return next(named, spelling.key)
 
 
 def _their_value(literal: str, spelling: Spelling, run: TheirRun) -> str:
@@ -146,10 +158,12 @@ def said_in_their_words(finding: Finding) -> Said:
     said = say(finding)
     if finding.code >= "SF7":
         return said
-    helps = tuple(
-        _("set `{key}` to `{value}` (now `{before}`)").format(
-            key=change.path, value=change.value, before=change.before
-        )
-        for change in finding.changes
-    )
-    return replace(said, helps=helps)
+    return replace(said, helps=tuple(_advice(change) for change in finding.changes))
+
+
+def _advice(change: Change) -> str:
+    if "=" in change.value:
+        words = _("write `{value}` into `{key}` (without it: `{before}`)")
+    else:
+        words = _("set `{key}` to `{value}` (now `{before}`)")
+    return words.format(key=change.path, value=change.value, before=change.before)

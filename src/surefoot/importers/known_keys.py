@@ -35,7 +35,9 @@ class KnownKey:
 
     def matters(self, value: Leaf) -> bool:
         """Whether dropping this value changes what is learned."""
-        return self.reason in _CHANGES_TRAINING and value != self.default and bool(value)
+        off = not value or str(value).lower() in ("0", "0.0", "false", "none", "off")
+        same = value == self.default or str(value) == str(self.default)
+        return self.reason in _CHANGES_TRAINING and not off and not same
 
 
 class KnownKeys:

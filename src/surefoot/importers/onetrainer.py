@@ -16,6 +16,13 @@ from surefoot.importers.onetrainer_optimizer import (
     set_onetrainer_optimizer,
 )
 from surefoot.importers.onetrainer_versions import NEWEST, is_preset, newest
+from surefoot.importers.reasons import (
+    CUSTOM_SCHEDULE,
+    FROM_THE_OPTIMIZER,
+    NO_ADAPTER,
+    NO_FP16,
+    ONE_RATE,
+)
 from surefoot.importers.record import Spelling, TheirRun
 from surefoot.importers.settle import settled
 from surefoot.language import N_
@@ -56,8 +63,6 @@ _ADAPTERS = ("LORA", "LOHA", "LOKR", "OFT_2")
 _DTYPES = ("FLOAT_16", "FLOAT_32", "TFLOAT_32", "BFLOAT_16")
 _PRECISIONS = {"FLOAT_32": "fp32", "TFLOAT_32": "fp32", "BFLOAT_16": "bf16"}
 
-ONE_RATE = N_("surefoot has one learning rate for all parts")
-NO_FP16 = N_("surefoot computes in bf16 where others take fp16")
 LIKELY_TARGETS = N_(
     "the nearest preset of surefoot; OneTrainer takes layers by parts of their names"
 )
@@ -70,8 +75,6 @@ FORCED_CONSTANT = N_("OneTrainer makes it constant for a schedule-free optimizer
 SPREAD_AVERAGE = N_("OneTrainer averages every {interval} steps; this is the same a step")
 NO_WARMUP_HERE = N_("a schedule-free optimizer warms up by itself")
 DIVIDED_WARMUP = N_("OneTrainer divides it by gradient_accumulation_steps")
-CUSTOM_SCHEDULE = N_("surefoot runs no code from a config; constant stands in its place")
-FROM_THE_OPTIMIZER = N_("the optimizer sets the rate itself; constant stands in its place")
 
 _FIELDS = {
     field: Spelling(f"optimizer.{field}", off="null")
@@ -203,8 +206,7 @@ def _adapter(account: Account) -> None:
         case _:
             account.judged.discard("tuning")
             account.set("tuning.kind", "lora", "training_method")
-            account.use("peft_type", "tuning.kind", N_("surefoot has no such adapter; LoRA stands "
-                                                       "in its place"))  # fmt: skip
+            account.use("peft_type", "tuning.kind", NO_ADAPTER)  # fmt: skip
             account.find("SF722", "note", "peft_type", given=kind)
     account.set("tuning.rank", rank, "lokr_dim" if kind == "LOKR" else "lora_rank")
     account.set("tuning.alpha", alpha, "lora_alpha")

@@ -5,14 +5,13 @@ from __future__ import annotations
 from pathlib import PurePath
 
 from surefoot.importers.account import Account
+from surefoot.importers.reasons import FIRST_OF_SEVERAL, WHOLE_REPEATS
 from surefoot.importers.training_data import run_name, set_folders, set_steps, whole_side
 from surefoot.language import N_
 
 WRITTEN_ELSEWHERE = N_("OneTrainer keeps the folders in this file; write them into data.folders")
 NOT_TRAINED_ON = N_("switched off in OneTrainer")
 PRIOR_CONCEPT = N_("surefoot has no {kind} concepts")
-WHOLE_REPEATS = N_("surefoot repeats whole pictures")
-FIRST_OF_SEVERAL = N_("surefoot trains at one resolution, the first")
 
 
 def set_onetrainer_data(account: Account) -> None:

@@ -12,6 +12,7 @@ from typing import Literal
 
 from surefoot.importers.account import Account
 from surefoot.importers.optimizers import Counterpart, has_field, library_class, set_optimizer
+from surefoot.importers.reasons import DECOUPLED, WHOLE_MEMORY
 from surefoot.language import N_
 
 Meaning = Literal["window", "command line"]
@@ -22,13 +23,13 @@ _OF_ITS_OWN = (
 _COUNTERPARTS: dict[str, Counterpart] = {
     "ADAFACTOR": Counterpart("adafactor"),
     "ADAMW": Counterpart("adamw"),
-    "ADAM": Counterpart("adamw", reason=N_("weight decay is decoupled in AdamW")),
+    "ADAM": Counterpart("adamw", reason=DECOUPLED),
     "ADAMW_8BIT": Counterpart("adamw_8bit"),
-    "ADAM_8BIT": Counterpart("adamw_8bit", reason=N_("weight decay is decoupled in AdamW")),
+    "ADAM_8BIT": Counterpart("adamw_8bit", reason=DECOUPLED),
     "LION": Counterpart("lion"),
-    "LION_8BIT": Counterpart("lion", reason=N_("with its memory in 32 bits")),
+    "LION_8BIT": Counterpart("lion", reason=WHOLE_MEMORY),
     "CAME": Counterpart("came"),
-    "CAME_8BIT": Counterpart("came", reason=N_("with its memory in 32 bits")),
+    "CAME_8BIT": Counterpart("came", reason=WHOLE_MEMORY),
     "MUON": Counterpart("muon"),
     "PRODIGY": Counterpart("prodigy"),
     "PRODIGY_PLUS_SCHEDULE_FREE": Counterpart("prodigy_plus"),

@@ -8,11 +8,17 @@ from pathlib import Path
 from typing import assert_never
 
 from surefoot.finding import Finding
+from surefoot.importers.ai_toolkit import read_ai_toolkit
+from surefoot.importers.diffusers_scripts import read_diffusers
+from surefoot.importers.diffusion_pipe import read_diffusion_pipe
 from surefoot.importers.document import Leaf, flat
 from surefoot.importers.judge import Reading, judge_theirs, worst_first
+from surefoot.importers.musubi import read_musubi
 from surefoot.importers.onetrainer import read_onetrainer
 from surefoot.importers.recognise import Theirs
 from surefoot.importers.record import TRAINER_NAMES, TheirRun
+from surefoot.importers.sd_scripts import read_sd_scripts
+from surefoot.importers.simpletuner import read_simpletuner
 
 
 def readings(theirs: Theirs, path: Path) -> tuple[Reading, ...]:
@@ -30,10 +36,18 @@ def _runs(theirs: Theirs, path: Path) -> tuple[TheirRun, ...]:
     match theirs.trainer:
         case "onetrainer":
             return read_onetrainer(theirs.document, path.name)
-        case "sd_scripts" | "musubi" | "ai_toolkit" | "simpletuner" | "diffusion_pipe":
-            raise NotImplementedError(theirs.trainer)
+        case "sd_scripts":
+            return read_sd_scripts(theirs.document)
+        case "ai_toolkit":
+            return read_ai_toolkit(theirs.document)
+        case "musubi":
+            return read_musubi(theirs.document)
+        case "simpletuner":
+            return read_simpletuner(theirs.document)
+        case "diffusion_pipe":
+            return read_diffusion_pipe(theirs.document)
         case "diffusers":
-            raise NotImplementedError(theirs.trainer)
+            return read_diffusers(theirs.document)
         case _:
             assert_never(theirs.trainer)
 

@@ -59,7 +59,10 @@ class _Reader:
                 self.value(item, f"{path}.{number}", depth + 1)
                 for number, item in enumerate(node.value)
             ]
-        make = cast(Callable[[yaml.Node], object], self._loader.construct_object)
+        make = cast(
+            Callable[[yaml.Node], object],
+            self._loader.construct_object,  # pyright: ignore[reportUnknownMemberType]
+        )
         value = make(node)
         plain = isinstance(node, yaml.ScalarNode) and node.style is None
         if plain and isinstance(value, str) and _EXPONENT.fullmatch(value):

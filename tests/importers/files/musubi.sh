@@ -1,0 +1,1 @@
+accelerate launch src/musubi_tuner/wan_train_network.py --task t2v-14B --dit /m/wan.safetensors --dataset_config d.toml --sdpa --mixed_precision bf16 --optimizer_type adafactor --learning_rate 2e-4 --network_module networks.lora_wan --network_dim 32 --max_train_epochs 16 --output_dir out --output_name cat
