@@ -257,6 +257,20 @@ def test_clipping_limits_the_norm_of_all_gradients_together(
     assert all(event["gradient_norm"] > 10 * limit for event in events_of(small, "step"))
 
 
+def test_no_update_grows_beyond_the_norm_that_was_asked(
+    values: dict[str, Any], tmp_path: Path
+) -> None:
+    most = 1e-6
+    small = prepare(tmp_path, values, tuning__max_norm=most, train__steps=3)
+    with session_of(small) as session:
+        loop.train(session, quiet_reporter())
+        norms = [float(layer.delta().norm()) for layer in session.tuned.layers]
+    assert max(norms) == pytest.approx(most, rel=1e-4)
+    # The rate of the last step is so small that not every update grows.
+    reduced = [event["layers"] for event in events_of(small, "max_norm")]
+    assert reduced[:2] == [len(norms)] * 2
+
+
 def test_learning_rate_warms_up_and_falls_along_half_a_cosine(
     values: dict[str, Any], tmp_path: Path
 ) -> None:

@@ -56,6 +56,10 @@ class AdapterConfig(Section):
     """Multiply the update by alpha / sqrt(rank) instead (Kalajdzievski 2023), so that a high rank
     does not learn more slowly."""
 
+    max_norm: Annotated[float, Field(gt=0)] | Literal["off"] = "off"
+    """Largest Frobenius norm of an update, alpha / rank included: after each step what is larger is
+    scaled back. sd-scripts calls it `scale_weight_norms`, and 1.0 is usual there."""
+
 
 class LoraConfig(AdapterConfig):
     """LoRA (Hu et al. 2021): W + (alpha / rank) * lora_up @ lora_down."""

@@ -8,6 +8,7 @@ import time
 import torch
 from torch import Tensor
 
+from surefoot.config.tuning import FullConfig
 from surefoot.data.batches import step_generator
 from surefoot.data.captions import drop_caption
 from surefoot.data.randomness import torch_generator
@@ -21,6 +22,7 @@ from surefoot.objective.losses import loss_of_each, min_snr_weight
 from surefoot.objective.noise import draw_noise
 from surefoot.optim.rates import real_rates
 from surefoot.optim.root_mean_square import total_norm
+from surefoot.tuning.max_norm import limit_norms
 
 _MOVED_BY = 3  # steps: the gradient of lora_down is zero at the first, since lora_up is
 _REFUSED_IN_A_ROW = 3
@@ -46,6 +48,7 @@ def train(session: Session, reporter: Reporter) -> None:
             norm = _gradient_norm(session)
             if math.isfinite(norm):
                 _step(session)
+                _limit_norms(session, step)
                 refused = 0
             else:
                 refused = _refuse(session, step, norm, refused)
@@ -133,6 +136,14 @@ def _step(session: Session) -> None:
     if session.in_backward is None:
         session.optimizer.step()
     session.tuned.weights_changed()
+
+
+def _limit_norms(session: Session, step: int) -> None:
+    """Scales back the updates that have grown beyond what was asked, and tells how many."""
+    tuning = session.plan.config.tuning
+    if not isinstance(tuning, FullConfig) and tuning.max_norm != "off":
+        reduced = limit_norms(session.tuned, tuning.max_norm)
+        session.events.scalars("max_norm", step + 1, layers=float(reduced))
 
 
 def _refuse(session: Session, step: int, norm: float, refused: int) -> int:

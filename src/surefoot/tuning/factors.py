@@ -82,6 +82,13 @@ class FactorLayer(AdapterLayer):
         output = torch.add(output, self._convolved(self.base, x).to(output.dtype), alpha=self.scale)
         return output if row_gain is None else scaled_rows(output, row_gain, self.bias)
 
+    @torch.no_grad()
+    def delta_norm(self) -> Tensor:
+        """The Frobenius norm of `delta`, one number: ||B A||^2 = <B^T B, A A^T>."""
+        down, up = self.lora_down.flatten(1), self.lora_up.flatten(1)
+        squared = torch.sum((up.T @ up) * (down @ down.T))
+        return squared.clamp_min(0).sqrt() * self.scale
+
     def state(self) -> dict[str, Tensor]:
         """`lora_down`, `lora_up` and `alpha`."""
         return {

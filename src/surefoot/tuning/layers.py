@@ -118,6 +118,15 @@ class AdapterLayer(nn.Module, ABC):
         """The update of the weight, (out, in / groups, *kernel), float32; DoRA's gain left out."""
         return weight_delta(self.state(), self.weight_shape)
 
+    def delta_norm(self) -> Tensor:
+        """The Frobenius norm of `delta`, one number."""
+        return torch.linalg.vector_norm(self.delta())
+
+    def factors(self) -> list[nn.Parameter]:
+        """The tensors whose product the update is; DoRA's magnitude is none of them."""
+        own = self.named_parameters(recurse=False)
+        return [parameter for name, parameter in own if name != "magnitude"]
+
     @torch.no_grad()
     def merged_weight(self) -> Tensor:
         """The weight of a plain layer that answers as this one does, float32.
