@@ -9,16 +9,18 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from surefoot.release import VERSION as __version__
-
 if TYPE_CHECKING:
     from surefoot.optim import Adafactor, StepInBackward, parameter_groups
+
+    __version__: str
 
 __all__ = ["Adafactor", "StepInBackward", "__version__", "parameter_groups"]
 
 
 def __getattr__(name: str) -> object:
-    """Loads the optimizer, and torch with it, when it is asked for."""
+    """Loads the optimizer, and torch with it, when it is asked for; looks the version up then."""
+    if name == "__version__":
+        return import_module("surefoot.release").VERSION
     if name in ("Adafactor", "StepInBackward", "parameter_groups"):
         return getattr(import_module("surefoot.optim"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

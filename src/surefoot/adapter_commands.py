@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
 
 import typer
 from rich.cells import cell_len
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.text import Text
 
 from surefoot.columns import padded
@@ -328,6 +327,8 @@ def _refusing(file: Path, out: Path | None, *, as_json: bool = False) -> Generat
 @contextmanager
 def _progress(doing: str, total: int) -> Generator[Callable[[int], None]]:
     """A bar on a terminal, nothing elsewhere."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     bar = Progress(*columns, console=stderr, transient=True, disable=not stderr.is_terminal)
     with bar:

@@ -10,7 +10,6 @@ from typing import Annotated, Literal
 import typer
 from typer.main import get_group
 
-from surefoot import __version__
 from surefoot.adapter_commands import convert, extract, inspect_file, merge, resize
 from surefoot.check.render import render_count
 from surefoot.check_command import Overrides, RunFile, check, explain, plan, plan_or_exit
@@ -71,7 +70,9 @@ def main() -> None:
 
 def _print_version(asked: bool) -> None:
     if asked:
-        stdout.print(__version__)
+        from surefoot.release import VERSION
+
+        stdout.print(VERSION)
         raise typer.Exit(OK)
 
 

@@ -11,7 +11,6 @@ from surefoot.check.repair import repaired
 from surefoot.config.lines import place_of
 from surefoot.finding import Finding
 from surefoot.language import _
-from surefoot.release import VERSION
 from surefoot.wording import WORDS, say
 
 SCHEMA = (
@@ -28,6 +27,8 @@ def sarif(findings: Sequence[Finding], file: Path, text: str) -> dict[str, objec
         text: Its content.
     """
     codes = sorted({finding.code for finding in findings})
+    from surefoot.release import VERSION  # slow: it reads what is installed
+
     driver = {"name": "surefoot", "version": VERSION, "rules": [_rule(code) for code in codes]}
     results = [_result(finding, codes, file, text) for finding in findings]
     run = {"tool": {"driver": driver}, "columnKind": "unicodeCodePoints", "results": results}
