@@ -287,6 +287,15 @@ def test_overrides_are_in_the_hint_of_what_comes_next(tmp_path: Path) -> None:
         assert f"Next: surefoot {following} {run_file} {quoted}\n" in result.stdout
 
 
+def test_check_as_json_has_the_sheet_of_the_plan(tmp_path: Path) -> None:
+    run_file = write_run(tmp_path)
+    sheet = json.loads(surefoot("check", run_file, "--json").stdout)["sheet"]
+    plan = json.loads(surefoot("plan", run_file, "--json").stdout)["plan"]
+    assert sheet == plan["sheet"]
+    assert [row["kind"] for row in sheet] == ["lora_up", "lora_down", "magnitude"]
+    assert all(len(row["later"]) == 3 and row["dtype"] == "fp32" for row in sheet)
+
+
 def test_json_tells_the_line_of_a_key_in_the_file(tmp_path: Path) -> None:
     run_file = write_run(tmp_path, {"schedule.warmup_steps": 500})
     (finding,) = findings_in(surefoot("check", run_file, "--json"))

@@ -308,7 +308,7 @@ def test_columns_of_the_sheet_are_aligned(language: str) -> None:
         StepRow("lora_up", 133, 410_176, 0.0, 0.04, 576, 1.9e-3, 1.2e-1, 2.76),
         StepRow("magnitude", 1, 25, 0.58, 0.04, 25, 9.6e-4, 6.4e-2, 0.064),
     ]
-    lines = sheet_lines(rows)
+    lines = sheet_lines(rows)[:3]
     assert ("张量" in lines[0]) == (language == "zh")
     starts = [
         [cell_len(line[: cell.start()]) for cell in re.finditer(r"\S+(?: \S+)*", line)]

@@ -291,3 +291,39 @@ def test_rows_come_in_a_fixed_order_and_count_every_tensor() -> None:
         ("weight", 2, 2 * 256 * LAYER_IN),
         ("bias", 1, 4096),
     ]
+
+
+def test_later_steps_follow_the_schedule(plan_of: Callable[[str, str], Plan]) -> None:
+    plan = plan_of(TUNINGS["lora"], OPTIMIZERS["adamw"])
+    last = plan.steps - 1
+    for row in plan.sheet:
+        expected = [
+            row.first / plan.schedule.factor(0) * plan.schedule.factor(max(0, step))
+            for step in (math.ceil(0.1 * plan.steps) - 1, math.ceil(0.5 * plan.steps) - 1, last)
+        ]
+        assert list(row.later) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("tuning", ["lora", "dora"])
+def test_rate_of_full_fine_tuning_moves_the_layer_as_much(
+    tuning: str, plan_of: Callable[[str, str], Plan]
+) -> None:
+    generator = torch.Generator().manual_seed(3)
+    plan = plan_of(TUNINGS[tuning], OPTIMIZERS["adamw"])
+    rows = {row.kind: row for row in plan.sheet}
+    up, rank, alpha = rows["lora_up"], 64, 8.0
+    # A step of Adam moves each number by its rate, up or down.
+    signs = torch.randint(0, 2, (300, rank), generator=generator) * 2.0 - 1.0
+    down = torch.rand(rank, up.fan_in, generator=generator) * 2 - 1
+    change = alpha / rank * (up.first * signs) @ (down / math.sqrt(up.fan_in))
+    assert up.full_lr == pytest.approx(float(change.square().mean().sqrt()), rel=0.05)
+    assert rows["lora_down"].full_lr == 0
+    if magnitude := rows.get("magnitude"):
+        # A row of n numbers is as long as their RMS times the root of n, and moves with its length.
+        moved = magnitude.first / math.sqrt(magnitude.fan_in)
+        assert magnitude.full_lr == pytest.approx(moved)
+
+
+def test_rate_of_a_whole_weight_is_its_own(plan_of: Callable[[str, str], Plan]) -> None:
+    for row in plan_of(TUNINGS["full"], OPTIMIZERS["adamw"]).sheet:
+        assert row.full_lr == pytest.approx(1e-3)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Literal, NoReturn
 
@@ -148,7 +149,8 @@ def _print_json(judged: Judgement, overrides: list[str] | None) -> None:
         finding_json(finding, "" if finding.path in given else judged.text)
         for finding in judged.findings
     ]
-    print_json({"schema": 1, "findings": found})
+    rows = judged.run.plan.sheet if judged.run is not None else ()
+    print_json({"schema": 1, "findings": found, "sheet": [asdict(row) for row in rows]})
 
 
 def _print_text(judged: Judgement, run_file: Path, overrides: list[str] | None, code: int) -> None:

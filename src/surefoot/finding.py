@@ -39,7 +39,10 @@ class StepRow:
     `first` and `total` are per element: at the first step, and over the run if every step went
     the same way. `layer_change` is how far `total` could change the layer, relative to its weight.
     Not `known`: the optimizer finds its learning rate in the run, and these are with a rate of 1.
-    `lost` is the share of all its numbers' steps that rounding to bfloat16 takes away.
+    `lost` is the share of all its numbers' steps that rounding to `dtype` takes away.
+    `later` are the steps per element at a tenth of the run, at half of it and at its end.
+    `full_lr` is the learning rate at which full fine-tuning, by an optimizer that steps by its
+    rate as Adam does, would move the layer as much as the largest step; 0 if it moves none.
     """
 
     kind: str
@@ -54,6 +57,9 @@ class StepRow:
     known: bool = True
     lost: float = 0.0
     alpha: float = 1.0
+    dtype: str = "fp32"
+    later: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    full_lr: float = 0.0
 
 
 @dataclass(frozen=True)

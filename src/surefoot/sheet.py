@@ -153,8 +153,32 @@ def _row(
         layer_change=_layer_change(middle, total),
         known=not facts_of(config.optimizer).finds_rate,
         alpha=middle.alpha,
+        dtype=weights_dtype(config.tuning),
+        later=_later(scale.at(middle.rms), rates),
+        full_lr=_full_rate(middle, scale.at(middle.rms) * max(rates, default=0.0)),
         lost=_lost(config, middle.rms, [scale.at(middle.rms) * rate for rate in rates]),
     )
+
+
+def _later(factor: float, rates: Sequence[float]) -> tuple[float, float, float]:
+    """Steps at a tenth, half and the end of the run."""
+    tenth, half, end = (max(0, math.ceil(share * len(rates)) - 1) for share in (0.1, 0.5, 1.0))
+    return factor * rates[tenth], factor * rates[half], factor * rates[end]
+
+
+def _full_rate(tensor: PlannedTensor, step: float) -> float:
+    """The RMS of a step's change of the layer's weight, which is Adam's rate for a whole weight."""
+    match tensor.kind:
+        case "lora_up":
+            # alpha / rank * dB A: rank terms of random sign, each dB * RMS(A).
+            down = 1.0 / math.sqrt(3 * tensor.layer_in)
+            return tensor.alpha / tensor.rank * step * down * math.sqrt(tensor.rank)
+        case "lora_down":
+            return 0.0  # it meets a lora_up of zeros
+        case "magnitude":
+            return step / tensor.rms * tensor.weight_rms if tensor.rms else 0.0
+        case "weight" | "bias" | "norm" | "embedding":
+            return step
 
 
 def _rounds_to_nearest(config: RunConfig) -> bool:

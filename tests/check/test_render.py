@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from rich.cells import cell_len
 
 from surefoot.check.render import render_count, render_finding
 from surefoot.check.step_table import finding_lines, sheet_lines
 from surefoot.finding import Change, Finding, StepRow
+from surefoot.language import Language, choose
 
 TEXT = 'name = "cat"\n\n[train]\nclip_grad_norm = 1.0   # why not\n'
 CLIPPED = Finding(
@@ -65,17 +68,38 @@ def test_finding_without_a_key_shows_no_place() -> None:
     assert "-->" not in shown
 
 
-def test_sheet_names_each_kind_of_tensor_with_its_step() -> None:
-    head, up, magnitude = sheet_lines(ROWS)
-    assert head.split("  ")[0] == "tensor"
+def test_sheet_names_each_kind_of_tensor_with_its_steps() -> None:
+    rows = tuple(
+        replace(row, later=(1e-5, 5e-6, 0.0), full_lr=full_lr)
+        for row, full_lr in zip(ROWS, (3e-7, 0.0), strict=True)
+    )
+    what, up, magnitude, gap, when, up_steps, magnitude_steps = sheet_lines(rows)
+    assert what.split("  ")[0] == "tensor"
     assert up.split() == [
-        "lora_up", "70", "278,528", "0", "1.0e-05", "-", "the", "layer", "by", "0.49", "%",
+        "lora_up", "70", "278,528", "fp32", "0", "the", "layer", "by", "0.49", "%", "yes",
     ]  # fmt: skip
-    assert magnitude.split()[:7] == ["magnitude", "70", "17,408", "0.58", "5.8e-03", "1", "%"]
-    assert magnitude.endswith("itself by > 1000 %")
+    assert magnitude.split()[:5] == ["magnitude", "70", "17,408", "fp32", "0.58"]
+    assert "itself by > 1000 %" in magnitude
+    assert gap == ""
+    assert when.split("  ")[0] == "step per element"
+    assert up_steps.split() == [
+        "lora_up", "1.0e-05", "1.0e-05", "5.0e-06", "0.0e+00", "-", "lr", "3.0e-07",
+    ]  # fmt: skip
+    assert magnitude_steps.split()[-3:] == ["1", "%", "-"]
     # Columns begin at the same place in every line.
     assert cell_len(up[: up.index("70")]) == cell_len(magnitude[: magnitude.index("70")])
     assert sheet_lines(()) == []
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_sheet_of_a_large_model_fits_into_a_hundred_columns(language: Language) -> None:
+    row = replace(ROWS[0], numbers=12_345_678_901, dtype="bf16", lost=0.987, full_lr=1e-7)
+    rows = (row, replace(row, known=False), replace(row, kind="embedding"))
+    choose(language)
+    try:
+        assert max(map(cell_len, sheet_lines(rows))) <= 100
+    finally:
+        choose("en")
 
 
 def test_rows_of_a_finding_are_shown_with_it() -> None:
@@ -97,7 +121,6 @@ def test_count_names_every_level() -> None:
 
 def test_step_that_the_run_will_find_is_not_guessed() -> None:
     row = StepRow("lora_up", 70, 278_528, 0.0, 0.05, 768, 1.0, 100.0, 15.0, known=False)
-    _head, line = sheet_lines((row,))
-    assert line.split() == [
-        "lora_up", "70", "278,528", "0", "found", "in", "the", "run", "-", "-",
-    ]  # fmt: skip
+    lines = sheet_lines((row,))
+    assert lines[1].split()[5:] == ["found", "in", "the", "run", "yes"]
+    assert lines[4].split() == ["lora_up", "found", "in", "the", "run", *"-----"]

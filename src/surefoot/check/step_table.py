@@ -10,23 +10,32 @@ from surefoot.language import _
 
 
 def sheet_lines(rows: Sequence[StepRow]) -> list[str]:
-    """The effective-step sheet, one line for each kind of tensor, columns aligned."""
+    """The effective-step sheet in two tables of at most 100 columns, a line for each kind."""
     if not rows:
         return []
-    losing = any(row.lost for row in rows)
-    head = (
+    what = (
         _("tensor"),
         _("count"),
         _("numbers"),
+        _("dtype"),
         _("RMS now"),
-        _("step per element"),
-        _("a step moves it by"),
         _("over the run at most"),
-        *((_("lost in rounding"),) if losing else ()),
+        _("dtype holds its steps"),
     )
-    return aligned(
-        [head, *((*_cells(row), *((percent(row.lost),) if losing else ())) for row in rows)]
+    when = (
+        _("step per element"),
+        _("step 1"),
+        _("at 10 %"),
+        _("at 50 %"),
+        _("at the end"),
+        _("of itself"),
+        _("as full fine-tuning by"),
     )
+    return [
+        *aligned([what, *(_what(row) for row in rows)]),
+        "",
+        *aligned([when, *(_when(row) for row in rows)]),
+    ]
 
 
 def finding_lines(rows: Sequence[StepRow]) -> list[str]:
@@ -57,23 +66,34 @@ def _short(row: StepRow) -> tuple[str, ...]:
     return (row.kind, f"{row.rms:.2g}", f"{row.first:.1e}", run)
 
 
-def _cells(row: StepRow) -> tuple[str, ...]:
-    relative = f"{percent(row.first / row.rms)}" if row.rms else "-"
+def _what(row: StepRow) -> tuple[str, ...]:
     if not row.known:
-        found = _("found in the run")
-        return (row.kind, str(row.tensors), f"{row.numbers:,}", f"{row.rms:.2g}", found, "-", "-")
-    if row.kind == "lora_up":
+        run = _("found in the run")
+    elif row.kind == "lora_up":
         run = _("the layer by {percent}").format(percent=percent(row.layer_change))
     else:
         run = _("itself by {percent}").format(percent=percent(row.layer_change))
+    holds = _("loses {percent}").format(percent=percent(row.lost)) if row.lost else _("yes")
     return (
         row.kind,
         str(row.tensors),
         f"{row.numbers:,}",
+        row.dtype,
         f"{row.rms:.2g}",
-        f"{row.first:.1e}",
-        relative,
         run,
+        holds,
+    )
+
+
+def _when(row: StepRow) -> tuple[str, ...]:
+    if not row.known:
+        return (row.kind, _("found in the run"), "-", "-", "-", "-", "-")
+    return (
+        row.kind,
+        f"{row.first:.1e}",
+        *(f"{step:.1e}" for step in row.later),
+        percent(row.first / row.rms) if row.rms else "-",
+        f"lr {row.full_lr:.1e}" if row.full_lr else "-",
     )
 
 
