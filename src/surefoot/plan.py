@@ -12,6 +12,7 @@ from typing import cast
 from pydantic import TypeAdapter
 
 from surefoot.builtin import BUILTIN_MODEL
+from surefoot.config.adapter_format import AdapterFormat
 from surefoot.config.load import Loaded
 from surefoot.config.optimizer import AdafactorConfig
 from surefoot.config.run import RunConfig
@@ -19,6 +20,7 @@ from surefoot.config.tuning import FullConfig, TuningConfig, weights_dtype
 from surefoot.content import content_digest
 from surefoot.families.facts import FAMILIES, FamilyFacts, Prediction
 from surefoot.finding import StepRow
+from surefoot.formats.abilities import planned_formats
 from surefoot.formats.files import write_whole
 from surefoot.optim.facts import facts_of
 from surefoot.optim.memory import WIDTHS
@@ -39,6 +41,7 @@ class Plan:
     Attributes:
         config: What was asked; where it says `auto`, the field here of that name holds.
         content: Digest of the model's weights, the pictures and the captions.
+        formats: The formats in which an adapter is written; nothing for full fine-tuning.
         targets: For each part, the modules that get an adapter and what it is given; nothing for
             full fine-tuning.
         sheet: The effective step of each kind of tensor.
@@ -64,6 +67,7 @@ class Plan:
     validate_every: int
     preview_every: int
     save_every: int
+    formats: tuple[AdapterFormat, ...]
     trained_numbers: int
     sheet: tuple[StepRow, ...]
     bytes: Bytes
@@ -112,6 +116,7 @@ def resolve(loaded: Loaded, survey: Survey) -> Plan:
         validate_every=_every(config.validation.every, -(-config.train.steps // 4)),
         preview_every=_every(config.preview.every, -(-config.train.steps // 2)),
         save_every=_every(config.save.every, min(500, -(-config.train.steps // 4))),
+        formats=planned_formats(config.save.formats, config.tuning),
         trained_numbers=numbers,
         sheet=effective_steps(tensors, config, lr),
         bytes=bytes_of(

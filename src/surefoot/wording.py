@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from surefoot.adapter_words import FILE_WORDS, VERDICT_WORDS
 from surefoot.finding import Finding, Level, Value
+from surefoot.format_words import FORMAT_WORDS
 from surefoot.language import N_, _
 from surefoot.optimizer_words import OPTIMIZER_WORDS, Words
 from surefoot.rule_words import RULE_WORDS
@@ -273,6 +274,7 @@ _WORDS: dict[str, Words] = {
            "{megabytes:.2g} MB"),
     ),
     **TUNING_WORDS,
+    **FORMAT_WORDS,
     "SF401": Words(
         N_("the waiver of {code} has nothing to waive here"),
         helps=(N_("remove it, so that it does not hide the finding when it comes back"),),

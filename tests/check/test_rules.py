@@ -10,6 +10,7 @@ import pytest
 from surefoot.check.render import render_finding
 from surefoot.check.rules import RULES, review
 from surefoot.finding import LEVELS, Finding
+from tests.check.format_cases import FORMAT_CASES
 from tests.check.memory_cases import BF16, MEMORY_CASES
 from tests.check.optimizer_cases import OPTIMIZER_CASES
 from tests.check.rate_cases import RATE_CASES, SET_CASES
@@ -175,6 +176,7 @@ CASES = (
     *TUNING_CASES,
     *RATE_CASES,
     *SET_CASES,
+    *FORMAT_CASES,
 )
 # Rules about files, each with tests of its own here.
 ELSEWHERE = {"disk_without_room", "zero_terminal_signal", "captions_cut_off"}

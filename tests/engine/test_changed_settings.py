@@ -70,7 +70,9 @@ def begin(
 
 
 def weights(small: SmallRun) -> bytes:
-    return (small.folder / "small.safetensors").read_bytes()
+    """Without the header, which tells the settings."""
+    content = (small.folder / "small.safetensors").read_bytes()
+    return content[8 + int.from_bytes(content[:8], "little") :]
 
 
 def changes_told(small: SmallRun) -> list[dict[str, Any]]:

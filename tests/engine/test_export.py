@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +18,12 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from PIL import Image
 from safetensors import safe_open
 
+from surefoot.adapters.comfyui import straightened
 from surefoot.engine.assemble import open_checkpoints
 from surefoot.engine.checkpoint import State
 from surefoot.engine.sample import sample_run
+from surefoot.formats.adapter_file import open_adapter
+from surefoot.formats.weights import WeightsError
 from tests.engine.small_runs import (
     SIDE,
     SmallRun,
@@ -169,13 +174,79 @@ def last_state(small: SmallRun) -> State:
 
 def test_exported_file_says_what_it_is(values: dict[str, Any], tmp_path: Path) -> None:
     tuning = {"kind": "dora", "rank": 2, "alpha": 3.0}
-    export = train(prepare(tmp_path, values, tuning=tuning)).export
+    small = prepare(tmp_path, values, tuning=tuning)
+    export = train(small).export
     with safe_open(export, "pt") as file:
         metadata = file.metadata()
-    assert metadata["surefoot_tuning"] == "dora"
-    assert metadata["surefoot_rank"] == "2"
-    assert metadata["surefoot_alpha"].startswith("3 ")
-    assert metadata["surefoot_base"] == values["model"]["path"]
+    base = Path(values["model"]["path"]) / "unet" / "diffusion_pytorch_model.safetensors"
+    own = {
+        "tuning": "dora",
+        "norm_axis": "output",
+        "rank": "2",
+        "alpha": "3",
+        "base": values["model"]["path"],
+        "format": "diffusers",
+        "steps": "5",
+        "run_toml": small.loaded.text,
+        "base_sha256": json.dumps({"unet": hashlib.sha256(base.read_bytes()).hexdigest()}),
+    }
+    assert {key: metadata[f"surefoot_{key}"] for key in own} == own
+    assert metadata["modelspec.architecture"] == "stable-diffusion-v1/lora"
+    assert metadata["modelspec.resolution"] == f"{SIDE}x{SIDE}"
+    assert metadata["modelspec.prediction_type"] == "epsilon"
+    assert metadata["ss_network_dim"] == "2"
+    assert metadata["ss_network_alpha"] == "3"
+    assert metadata["ss_num_train_images"] == "4"
+    assert json.loads(metadata["ss_tag_frequency"])["1_pictures"]["red"] == 4
+    args = json.loads(metadata["ss_network_args"])
+    assert args == {"algo": "lora", "dora_wd": "True", "wd_on_output": "True"}
+    content = export.read_bytes()
+    tensors = content[8 + int.from_bytes(content[:8], "little") :]
+    assert metadata["sshs_model_hash"] == hashlib.sha256(tensors).hexdigest()
+
+
+def test_every_format_asked_for_is_written_with_the_same_effect(
+    values: dict[str, Any], tmp_path: Path
+) -> None:
+    small = prepare(
+        tmp_path,
+        values,
+        tuning={"kind": "dora", "rank": 2, "alpha": 3.0, "targets": "all"},
+        save__formats=["comfyui-compat", "diffusers", "onetrainer-original"],
+    )
+    assert train(small).export == small.folder / "small.safetensors"
+    files = {
+        name: open_adapter(small.folder / f"small{ending}.safetensors")
+        for name, ending in (
+            ("comfyui-compat", ""),
+            ("diffusers", "-diffusers"),
+            ("onetrainer-original", "-onetrainer-original"),
+        )
+    }
+    assert {name: file.format for name, file in files.items()} == {name: name for name in files}
+    original = files["onetrainer-original"]
+    assert len(original.layers) == len(small.plan.targets["unet"]) > 40
+    networks = StableDiffusionPipeline.from_pretrained(values["model"]["path"])
+    for layer in original.layers:
+        assert all(set(file.layers) == set(original.layers) for file in files.values())
+        weight = networks.unet.get_submodule(layer.removeprefix("unet.")).weight.detach()
+        compat = straightened(files["comfyui-compat"].read_bent(layer), weight)
+        expected = original.read(layer)
+        assert torch.equal(compat["lora_up"], expected["lora_up"])
+        torch.testing.assert_close(compat["magnitude"], expected["magnitude"], rtol=1e-5, atol=1e-6)
+        with pytest.raises(WeightsError, match="comfyui-compat"):
+            files["comfyui-compat"].read(layer)
+
+
+@pytest.mark.parametrize("kind", ["lora", "dora"])
+def test_usual_formats_are_those_that_their_readers_take_rightly(
+    kind: str, values: dict[str, Any], tmp_path: Path
+) -> None:
+    small = prepare(tmp_path, values, tuning={"kind": kind, "rank": 2})
+    train(small)
+    written = {path.name for path in small.folder.glob("*.safetensors")}
+    kohya = {"small-kohya.safetensors"} if kind == "lora" else set[str]()
+    assert written == {"small.safetensors"} | kohya
 
 
 def test_whole_model_is_on_the_disk_before_it_gets_its_name(
@@ -187,7 +258,7 @@ def test_whole_model_is_on_the_disk_before_it_gets_its_name(
         files = {path.name for path in folder.rglob("*") if path.is_file()}
         synced.append(files | {f"named: {(folder.parent / 'model').exists()}"})
 
-    monkeypatch.setattr("surefoot.engine.run.sync_tree", sync)
+    monkeypatch.setattr("surefoot.engine.export.sync_tree", sync)
     export = train(prepare(tmp_path, values, tuning={"kind": "full"})).export
     files = {path.name for path in export.rglob("*") if path.is_file()}
     assert synced == [files | {"named: False"}]

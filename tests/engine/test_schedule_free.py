@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from surefoot.engine import run as run_module
@@ -16,7 +15,8 @@ from surefoot.engine.events import Events
 from surefoot.engine.loop import train as train_session
 from surefoot.engine.schedule_free import ScheduleFreeAverage
 from surefoot.engine.session import Session
-from surefoot.formats.names import to_diffusers
+from surefoot.formats.adapter_file import open_adapter
+from surefoot.survey import Survey
 from tests.engine.small_runs import (
     prepare,
     quiet_reporter,
@@ -80,17 +80,22 @@ def test_export_holds_x(
     values: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected: dict[str, Tensor] = {}
-    original = run_module._export
+    original = run_module.export
 
-    def export(session: Session) -> Path:
+    def export(session: Session, found: Survey) -> Path:
         with session.averaged():
-            found = to_diffusers(session.tuned.adapters())
-            expected.update({name: tensor.detach().clone() for name, tensor in found.items()})
-        return original(session)
+            adapters = session.tuned.adapters()
+            expected.update({name: tensor.detach().clone() for name, tensor in adapters.items()})
+        return original(session, found)
 
-    monkeypatch.setattr(run_module, "_export", export)
+    monkeypatch.setattr(run_module, "export", export)
     summary = train(prepare(tmp_path, values, optimizer=OPTIMIZERS["schedule_free_adamw"]))
-    exported = load_file(summary.export)
+    file = open_adapter(summary.export)
+    exported = {
+        f"{layer}.{leaf}": tensor
+        for layer in file.layers
+        for leaf, tensor in file.read(layer).items()
+    }
     assert exported.keys() == expected.keys()
     assert all(torch.equal(exported[name], tensor) for name, tensor in expected.items())
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+from surefoot.check.format_rules import FORMAT_RULES
 from surefoot.check.memory_rules import MEMORY_RULES
 from surefoot.check.optimizer_rules import OPTIMIZER_RULES
 from surefoot.check.rate_rules import RATE_RULES
@@ -278,6 +279,7 @@ RULES: tuple[Rule, ...] = (
     *TUNING_RULES,
     *RATE_RULES,
     *SET_RULES,
+    *FORMAT_RULES,
     wrong_prediction,
     resolution_that_does_not_fit,
     disk_without_room,

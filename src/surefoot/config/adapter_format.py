@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 AdapterFormat = Literal[
     "diffusers", "kohya", "comfyui", "comfyui-compat", "onetrainer-original", "simpletuner"
 ]
+ADAPTER_FORMATS: tuple[AdapterFormat, ...] = get_args(AdapterFormat)

@@ -8,15 +8,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from filelock import FileLock, Timeout
 
 from surefoot import __version__
 from surefoot.config.load import Loaded
-from surefoot.config.tuning import FullConfig
 from surefoot.engine.assemble import assemble, open_checkpoints
 from surefoot.engine.checkpoint import State
 from surefoot.engine.events import Events, read_events
+from surefoot.engine.export import export
 from surefoot.engine.loop import train
 from surefoot.engine.preview import write_sheet
 from surefoot.engine.progress import Reporter
@@ -28,11 +27,9 @@ from surefoot.engine.resume import (
 )
 from surefoot.engine.session import Session
 from surefoot.finding import Finding, Refused
-from surefoot.formats.files import sync_folder, sync_tree, write_whole
-from surefoot.formats.names import to_diffusers
-from surefoot.formats.weights import write_safetensors
+from surefoot.formats.files import write_whole
 from surefoot.language import _
-from surefoot.plan import Plan, span, write_plan
+from surefoot.plan import Plan, write_plan
 from surefoot.survey import Survey
 
 
@@ -93,10 +90,10 @@ def _run_locked(
             tell_changes(plan, state, events, reporter)
         session = _open_session(plan, survey, events, state, reporter)
         train(session, reporter)
-        export = _export(session)
+        result = export(session, survey)
         sheet = _sheet(plan)
-        events.write("finished", step=plan.steps, export=export.name)
-    return _summary(plan, export, sheet, first_step)
+        events.write("finished", step=plan.steps, export=result.name)
+    return _summary(plan, result, sheet, first_step)
 
 
 def _open_session(
@@ -128,34 +125,6 @@ def _write_documents(asked: str, plan: Plan, findings: Sequence[Finding]) -> Non
     write_whole(plan.run_folder / "findings.json", text)
 
 
-@torch.no_grad()
-def _export(session: Session) -> Path:
-    plan = session.plan
-    with session.averaged():
-        if isinstance(plan.config.tuning, FullConfig):
-            target, part = plan.run_folder / "model", plan.run_folder / "model.part"
-            shutil.rmtree(part, ignore_errors=True)
-            session.family.save(str(part))
-            sync_tree(part)
-            shutil.rmtree(target, ignore_errors=True)
-            part.rename(target)
-            sync_folder(plan.run_folder)
-            return target
-        target = plan.run_folder / f"{plan.config.name}.safetensors"
-        layers = session.tuned.layers
-        metadata = {
-            "format": "pt",
-            "surefoot_version": __version__,
-            "surefoot_tuning": plan.config.tuning.kind,
-            "surefoot_rank": span(layer.rank for layer in layers),
-            "surefoot_alpha": f"{span(layer.alpha for layer in layers)} (already in lora_B)",
-            "surefoot_base": plan.config.model.path,
-            "surefoot_steps": str(plan.steps),
-        }
-        write_safetensors(target, to_diffusers(session.tuned.adapters()), metadata)
-        return target
-
-
 def _sheet(plan: Plan) -> Path | None:
     """All previews of the run on one sheet, a line for each step at which they were drawn."""
     rows = [
@@ -175,7 +144,7 @@ def _sheet(plan: Plan) -> Path | None:
     return path
 
 
-def _summary(plan: Plan, export: Path, sheet: Path | None, resumed_from: int) -> Summary:
+def _summary(plan: Plan, result: Path, sheet: Path | None, resumed_from: int) -> Summary:
     losses = {
         int(str(event["step"])): float(str(event["loss"]))
         for event in read_events(plan.run_folder)
@@ -185,7 +154,7 @@ def _summary(plan: Plan, export: Path, sheet: Path | None, resumed_from: int) ->
         steps=plan.steps,
         validation_before=losses.get(0, float("nan")),
         validation_after=losses.get(plan.steps, float("nan")),
-        export=export,
+        export=result,
         sheet=sheet,
         resumed_from=resumed_from,
     )

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from surefoot.config.adapter_format import AdapterFormat
+from surefoot.formats.abilities import Hindrance, hindrance
 from surefoot.formats.headers import HeaderError
 from surefoot.formats.leaf_names import magnitude_shape, split, written_leaves
 from surefoot.formats.leaves import Shapes, axis_of, kind_of, layer_problems, rank_of
@@ -32,15 +33,27 @@ from surefoot.formats.module_names import (
 )
 from surefoot.formats.original import UnetLayout
 from surefoot.formats.peft_settings import PeftSettings, SettingsError, settings_by_part
-from surefoot.formats.streamed import TensorFile
+from surefoot.formats.streamed import TensorFile, kohya_hashes
 from surefoot.formats.weights import WeightsError, write_safetensors
-from surefoot.language import _
+from surefoot.language import N_, _
 
 FORMAT_KEY = "surefoot_format"
 LAYOUT_KEY = "surefoot_unet_layout"
 Leaves = Mapping[str, Tensor]
 
+HINDRANCES: dict[Hindrance, str] = {
+    "method": N_("The format {format} holds LoRA and DoRA only; {layer} is another."),
+    "input_axis": N_(
+        "The format {format} holds no DoRA of the input axis, as {layer} is; write it as kohya or "
+        "comfyui."
+    ),
+    "comfyui_norm": N_(
+        "ComfyUI divides by the wrong norm for DoRA of the output axis, as {layer} is; write it as "
+        "comfyui-compat, with the base model at hand."
+    ),
+}
 _PICKLES = frozenset({".pt", ".pth", ".ckpt", ".bin", ".pkl"})
+_BENT = "comfyui-compat"
 _TOLD = 20  # faults in one message; a file of another kind has thousands
 
 
@@ -232,9 +245,9 @@ def _with_magnitude(leaves: dict[str, _Tensor], compat: bool) -> dict[str, _Tens
     whole = not list(layer_problems("", shapes))
     for leaf in given:
         shape = leaves[leaf].shape
-        name = "comfyui_magnitude" if compat else "magnitude"
         shape = magnitude_shape(leaf, shape, shapes) if whole else shape
-        others[name] = replace(leaves[leaf], shape=shape)
+        bent = compat and whole and axis_of({**shapes, "magnitude": shape}) == "output"
+        others["comfyui_magnitude" if bent else "magnitude"] = replace(leaves[leaf], shape=shape)
     return others
 
 
@@ -294,7 +307,19 @@ def write_adapter(
             leaves, adapter_format, old_names=layer.partition(".")[0] in old
         ).items()
     }
-    return write_safetensors(path, tensors, {**metadata, FORMAT_KEY: adapter_format})
+    told = {**metadata, FORMAT_KEY: adapter_format, **_hashes(tensors, metadata)}
+    return write_safetensors(path, tensors, told)
+
+
+def _hashes(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> dict[str, str]:
+    """The hashes that belong to the vocabularies that the metadata speaks."""
+    training = {key: value for key, value in metadata.items() if key.startswith("ss_")}
+    specified = any(key.startswith("modelspec.") for key in metadata)
+    if not training and not specified:
+        return {}
+    whole, piece = kohya_hashes(tensors, training)
+    hashes = {"sshs_model_hash": whole, "sshs_legacy_hash": piece} if training else {}
+    return hashes | ({"modelspec.hash_sha256": f"0x{whole}"} if specified else {})
 
 
 def _layer_faults(layer: str, shapes: Shapes) -> Iterator[str]:
@@ -320,23 +345,16 @@ def _refusals(
     values = {"layer": layer, "format": adapter_format}
     if names[layer] is None:
         yield _("The format {format} has no name for {layer}.").format(**values)
-    if adapter_format == "diffusers" and (kind_of(shapes) != "lora" or "lora_mid" in shapes):
-        yield _("The format {format} holds LoRA and DoRA only; {layer} is another.").format(
-            **values
-        )
-    axis = axis_of(shapes)
-    if adapter_format == "diffusers" and axis == "input":
-        yield _(
-            "The format {format} holds no DoRA of the input axis, as {layer} is; write it as "
-            "kohya or comfyui."
-        ).format(**values)
-    bent = "comfyui_magnitude" in shapes
-    if adapter_format == "comfyui" and axis == "output":
-        yield _(
-            "ComfyUI divides by the wrong norm for DoRA of the output axis, as {layer} is; write "
-            "it as comfyui-compat, with the base model at hand."
-        ).format(**values)
-    if bent != (adapter_format == "comfyui-compat" and axis == "output"):
+    kind, axis = kind_of(shapes), axis_of(shapes)
+    assert kind != "none", "told before"
+    reason = hindrance(adapter_format, kind, axis)
+    if adapter_format == "diffusers" and "lora_mid" in shapes:
+        reason = "method"
+    if reason != "none":
+        yield _(HINDRANCES[reason]).format(**values)
+    elif ("comfyui_magnitude" in shapes) != (
+        adapter_format == "comfyui-compat" and axis == "output"
+    ):
         yield _("The magnitudes of {layer} are not those of the format {format}.").format(**values)
 
 

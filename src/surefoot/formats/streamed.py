@@ -141,6 +141,35 @@ def write_streamed(
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def kohya_hashes(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> tuple[str, str]:
+    """The hashes by which additions to AUTOMATIC1111's web UI know an adapter.
+
+    Both are of a file that has these tensors and this metadata.
+
+    Returns:
+        SHA-256 of all that follows the header; the first eight digits of that of the 64 KiB at the
+        first mebibyte, which are of nothing at all in a smaller file.
+    """
+    slots = {name: Slot(tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()}
+    header, offsets = _header(slots, metadata)
+    whole, piece = hashlib.sha256(), hashlib.sha256()
+    first, last = 0x100000, 0x110000
+    piece.update(header[first:last])
+    for name in sorted(offsets, key=offsets.__getitem__):
+        content = _content(tensors[name])
+        whole.update(content)
+        piece.update(content[max(0, first - offsets[name]) : max(0, last - offsets[name])])
+    return whole.hexdigest(), piece.hexdigest()[:8]
+
+
+def _content(tensor: Tensor) -> memoryview:
+    # bfloat16 is unknown to numpy, its bytes are not.
+    whole = tensor.detach().cpu().contiguous()
+    # Not `reshape`: a dimension of one number may keep any stride, which no bytes are read by.
+    flat = whole.as_strided((whole.numel(),), (1,))
+    return flat.view(torch.uint8).numpy().data
+
+
 def _header(slots: Mapping[str, Slot], metadata: Mapping[str, str]) -> tuple[bytes, dict[str, int]]:
     """The bytes in front of the tensors, and where in the file each tensor begins."""
     entries: dict[str, object] = {}
@@ -176,10 +205,6 @@ def _write_tensors(
             raise ValueError(f"{name} is {tensor.dtype} {tuple(tensor.shape)}, not {slots[name]}")
         missing.remove(name)
         file.seek(offsets[name])
-        # bfloat16 is unknown to numpy, its bytes are not.
-        whole = tensor.detach().cpu().contiguous()
-        # Not `reshape`: a dimension of one number may keep any stride, which no bytes are read by.
-        flat = whole.as_strided((whole.numel(),), (1,))
-        file.write(flat.view(torch.uint8).numpy().data)
+        file.write(_content(tensor))
     if missing:
         raise ValueError(f"no tensor came for {', '.join(sorted(missing))}")

@@ -1,6 +1,6 @@
 """What an adapter adds to the weight of its layer, from the adapter's tensors alone.
 
-The tensors bear LyCORIS's names (`formats.names` says which and in which shape):
+The tensors bear LyCORIS's names (`formats.leaves` says which and in which shape):
 
     LoRA   alpha / rank * B A               or B M A with a Tucker core (`lora_mid`)
     LoHa   alpha / rank * (B1 A1) * (B2 A2)     element by element (Hyeon-Woo et al. 2022, FedPara)

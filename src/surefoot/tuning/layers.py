@@ -112,7 +112,7 @@ class AdapterLayer(nn.Module, ABC):
 
     @abstractmethod
     def state(self) -> dict[str, Tensor]:
-        """Everything the adapter consists of, by its own names (see `formats.names`)."""
+        """Everything the adapter consists of, by its own names (see `formats.leaves`)."""
 
     def delta(self) -> Tensor:
         """The update of the weight, (out, in / groups, *kernel), float32; DoRA's gain left out."""

@@ -50,7 +50,7 @@ class Tuned:
     layers: tuple[AdapterLayer, ...]
 
     def adapters(self) -> dict[str, Tensor]:
-        """Adapters by canonical names, as `formats.names` reads them; not copied."""
+        """Adapters by canonical names, as `formats.leaves` reads them; not copied."""
         return {
             f"{layer.path}.{name}": tensor
             for layer in self.layers

@@ -13,10 +13,10 @@ import torch
 from diffusers import StableDiffusionPipeline
 from peft.tuners.lora import LoraLayer as PeftLoraLayer
 from peft.tuners.tuners_utils import BaseTunerLayer
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from surefoot.formats.names import to_diffusers
-from surefoot.formats.weights import WeightsError, write_safetensors
+from surefoot.formats.adapter_file import write_adapter
 from surefoot.tuning import dora, lora
 from surefoot.tuning.targets import select_targets
 from surefoot.tuning.trainable import Tuned
@@ -83,7 +83,8 @@ def tuned_pipeline(
 def loaded_pipeline(tuned: Tuned, folder: Path) -> StableDiffusionPipeline:
     """A fresh pipeline of the same base that has loaded the exported file."""
     path = folder / "adapter.safetensors"
-    write_safetensors(path, to_diffusers(tuned.adapters()), {"made_by": "surefoot", "step": "1"})
+    layers = ((layer.path, layer.state()) for layer in tuned.layers)
+    write_adapter(path, layers, "diffusers", {"made_by": "surefoot", "step": "1"})
     pipeline = build_tiny_pipeline(seed=0)
     pipeline.load_lora_weights(str(folder), weight_name=path.name)
     return pipeline
@@ -150,48 +151,40 @@ def test_no_adapter_of_the_exported_file_is_left_at_its_starting_value(tmp_path:
         assert theirs.scaling[name] == 1.0
 
 
-def test_keys_and_shapes_are_those_of_diffusers() -> None:
-    adapters = {
-        "unet.mid.to_q.lora_down": torch.ones(4, 6),
-        "unet.mid.to_q.lora_up": torch.full((8, 4), 3.0),
-        "unet.mid.to_q.alpha": torch.tensor(2.0),
-        "unet.mid.to_q.magnitude": torch.ones(8),
-        "unet.conv_in.lora_down": torch.ones(2, 6, 3, 3),
-        "unet.conv_in.lora_up": torch.ones(8, 2, 1, 1),
-        "unet.conv_in.alpha": torch.tensor(2.0),
-        "unet.conv_in.magnitude": torch.ones(8),
-        "text_encoder.encoder.layers.0.self_attn.q_proj.lora_down": torch.ones(4, 6),
-        "text_encoder.encoder.layers.0.self_attn.q_proj.lora_up": torch.ones(8, 4),
-        "text_encoder.encoder.layers.0.self_attn.q_proj.alpha": torch.tensor(4.0),
+def test_keys_and_shapes_are_those_of_diffusers(tmp_path: Path) -> None:
+    alpha = torch.tensor(2.0, dtype=torch.float64)
+    layers = {
+        "unet.mid_block.to_q": {
+            "lora_down": torch.ones(4, 6),
+            "lora_up": torch.full((8, 4), 3.0),
+            "alpha": alpha,
+            "magnitude": torch.ones(8, 1),
+        },
+        "unet.conv_in": {
+            "lora_down": torch.ones(2, 6, 3, 3),
+            "lora_up": torch.ones(8, 2, 1, 1),
+            "alpha": alpha,
+            "magnitude": torch.ones(8, 1, 1, 1),
+        },
+        "text_encoder.encoder.layers.0.self_attn.q_proj": {
+            "lora_down": torch.ones(4, 6),
+            "lora_up": torch.ones(8, 4),
+            "alpha": alpha,
+        },
     }
-    renamed = to_diffusers(adapters)
+    write_adapter(tmp_path / "adapter.safetensors", layers.items(), "diffusers", {})
+    written = load_file(tmp_path / "adapter.safetensors")
     text = "text_encoder.text_model.encoder.layers.0.self_attn.q_proj"
-    assert {name: tuple(tensor.shape) for name, tensor in renamed.items()} == {
-        "unet.mid.to_q.lora_A.weight": (4, 6),
-        "unet.mid.to_q.lora_B.weight": (8, 4),
-        "unet.mid.to_q.lora_magnitude_vector": (8,),
+    assert {name: tuple(tensor.shape) for name, tensor in written.items()} == {
+        "unet.mid_block.to_q.lora_A.weight": (4, 6),
+        "unet.mid_block.to_q.lora_B.weight": (8, 4),
+        "unet.mid_block.to_q.lora_magnitude_vector.weight": (8,),
         "unet.conv_in.lora_A.weight": (2, 6, 3, 3),
         "unet.conv_in.lora_B.weight": (8, 2, 1, 1),
-        "unet.conv_in.lora_magnitude_vector": (1, 8, 1, 1),
+        "unet.conv_in.lora_magnitude_vector.weight": (1, 8, 1, 1),
         f"{text}.lora_A.weight": (4, 6),
         f"{text}.lora_B.weight": (8, 4),
     }
-    assert torch.equal(renamed["unet.mid.to_q.lora_B.weight"], torch.full((8, 4), 1.5))
-    assert torch.equal(adapters["unet.mid.to_q.lora_up"], torch.full((8, 4), 3.0))
-
-
-def test_every_incomplete_or_foreign_tensor_is_named() -> None:
-    adapters = {
-        "unet.a.lora_down": torch.ones(4, 6),
-        "unet.b.lora_up": torch.ones(4, 6),
-        "unet.b.hada_w1_a": torch.ones(4, 6),
-        "alpha": torch.tensor(1.0),
-    }
-    with pytest.raises(WeightsError) as error:
-        to_diffusers(adapters)
-    assert str(error.value).splitlines() == [
-        "unet.b.hada_w1_a is no tensor of an adapter.",
-        "alpha is no tensor of an adapter.",
-        "The adapter of unet.a lacks alpha, lora_up.",
-        "The adapter of unet.b lacks alpha, lora_down.",
-    ]
+    expected = torch.full((8, 4), 1.5)
+    assert torch.equal(written["unet.mid_block.to_q.lora_B.weight"], expected)
+    assert torch.equal(layers["unet.mid_block.to_q"]["lora_up"], torch.full((8, 4), 3.0))
