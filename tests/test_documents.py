@@ -25,6 +25,7 @@ BILINGUAL = [
         for name in (
             "adafactor-speed",
             "adafactor-study",
+            "adapter-tools",
             "optimizer-memory",
             "schedules",
             "use-adafactor-anywhere",

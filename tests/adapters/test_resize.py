@@ -45,12 +45,14 @@ def test_update_is_the_nearest_of_its_rank_and_the_scale_stays(
 
 def test_magnitudes_are_kept_and_told(model: ModelWeights, tmp_path: Path) -> None:
     layers = doras(model, rank=4)
-    file = write(tmp_path / "a.safetensors", layers, note="kept", modelspec_hash="of other tensors")
+    file = write(
+        tmp_path / "a.safetensors", layers, note="kept", sshs_model_hash="0", surefoot_rank="4"
+    )
     done = write_resized(file, tmp_path / "b.safetensors", to="kohya", cutting=Cutting(2, 1.0))
     assert [finding.code for finding in done.findings] == ["SF615"]
     small = open_adapter(tmp_path / "b.safetensors")
     assert small.metadata["note"] == "kept"
-    assert "modelspec_hash" not in small.metadata
+    assert not {"sshs_model_hash", "surefoot_rank"} & small.metadata.keys()
     for layer in LAYERS:
         assert torch.equal(small.read(layer)["magnitude"], layers[layer]["magnitude"])
 

@@ -16,28 +16,34 @@ from surefoot.adapters.verdict import Verdict, judge, verdict_of
 from surefoot.finding import Finding, Refused
 from surefoot.formats.adapter_file import AdapterFile
 
-_TOLD = (
-    "surefoot_",
-    "modelspec.title",
-    "modelspec.architecture",
-    "modelspec.date",
-    "ss_base_model_version",
-    "ss_sd_model_name",
-    "ss_network_module",
-    "ss_network_args",
-    "ss_network_dim",
-    "ss_network_alpha",
-    "ss_optimizer",
-    "ss_learning_rate",
-    "ss_unet_lr",
-    "ss_text_encoder_lr",
-    "ss_steps",
-    "ss_num_epochs",
-    "ss_output_name",
-    "ot_branch",
-    "ot_revision",
-    "software",
-    "training_info",
+_TOLD = frozenset(
+    {
+        "surefoot_version",
+        "surefoot_tuning",
+        "surefoot_base",
+        "surefoot_steps",
+        "surefoot_extracted_from",
+        "modelspec.title",
+        "modelspec.architecture",
+        "modelspec.date",
+        "ss_base_model_version",
+        "ss_sd_model_name",
+        "ss_network_module",
+        "ss_network_args",
+        "ss_network_dim",
+        "ss_network_alpha",
+        "ss_optimizer",
+        "ss_learning_rate",
+        "ss_unet_lr",
+        "ss_text_encoder_lr",
+        "ss_steps",
+        "ss_num_epochs",
+        "ss_output_name",
+        "ot_branch",
+        "ot_revision",
+        "software",
+        "training_info",
+    }
 )
 """Metadata that says where an adapter comes from; trainers store much besides, such as all tags."""
 _LONGEST = 200  # characters of one value
@@ -168,6 +174,6 @@ def _told(metadata: Mapping[str, str]) -> dict[str, str]:
     told: dict[str, str] = {}
     for key in sorted(metadata):
         value = " ".join(metadata[key].split())
-        if key.startswith(_TOLD) and value not in ("", "None", "null"):
+        if key in _TOLD and value not in ("", "None", "null"):
             told[key] = value if len(value) <= _LONGEST else f"{value[:_LONGEST]}..."
     return told

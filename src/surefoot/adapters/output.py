@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -16,9 +17,23 @@ from surefoot.config.adapter_format import AdapterFormat
 from surefoot.finding import Finding, Refused
 from surefoot.formats.adapter_file import AdapterFile, write_adapter
 from surefoot.formats.weights import WeightsError
+from surefoot.language import _
 
-_OUTDATED = ("hash", "lora_adapter_metadata", "surefoot_format", "surefoot_alpha")
-"""Parts of keys that tell of the very tensors of a file, and lie about others."""
+_OUTDATED = frozenset(
+    {
+        "lora_adapter_metadata",
+        "modelspec.hash_sha256",
+        "sshs_legacy_hash",
+        "sshs_model_hash",
+        "surefoot_format",
+    }
+)
+"""What is told of the very tensors of a file; of others it would be a lie."""
+_RANKS = frozenset({"ss_network_alpha", "ss_network_dim", "surefoot_alpha", "surefoot_rank"})
+_MANY = 3
+"""So many reasons are told one by one."""
+_TOLD = 20
+"""So many are in one error of `formats.adapter_file`, and then how many more there are."""
 
 
 def write_in_format(
@@ -45,17 +60,21 @@ def write_in_format(
 
 
 def reasons_of(error: WeightsError, path: Path) -> list[str]:
-    """The reasons in an error about a file, one sentence each, without the name of the file."""
-    lines = [line.strip() for line in str(error).splitlines()]
-    told = [line.removeprefix(f"{path}:").strip().removesuffix(".") for line in lines]
-    return [line for line in told if line]
+    """The reasons in an error about a file, without its name; of many the first and a number."""
+    told = [line.strip().removeprefix(f"{path}:").strip() for line in str(error).splitlines()]
+    reasons = [line.removesuffix(".") for line in told if line]
+    if len(reasons) <= _MANY:
+        return reasons
+    # Where there are too many for the error itself, its last line is another number.
+    rest = re.search(r"\d+", reasons[-1]) if len(reasons) > _TOLD else None
+    uncounted = int(rest.group()) - 1 if rest else 0
+    number = len(reasons) - 1 + uncounted
+    return [_("{reason} (and {number} more reasons)").format(reason=reasons[0], number=number)]
 
 
 def kept_metadata(metadata: Mapping[str, str]) -> dict[str, str]:
     """What is still true of an adapter whose tensors were written anew."""
-    return {
-        key: value for key, value in metadata.items() if not any(word in key for word in _OUTDATED)
-    }
+    return {key: value for key, value in metadata.items() if key not in _OUTDATED}
 
 
 def write_extracted(
@@ -108,7 +127,8 @@ def write_resized(
         OSError: The disk is full or not writable.
     """
     kept: list[KeptLayer] = []
-    metadata = kept_metadata(adapter.metadata)
+    kept_keys = kept_metadata(adapter.metadata)
+    metadata = {key: value for key, value in kept_keys.items() if key not in _RANKS}
     write_in_format(out, resized(adapter, cutting, kept=kept), to, metadata)
     findings: list[Finding] = []
     if any("magnitude" in adapter.shapes(layer) for layer in adapter.layers):
