@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.run_files import findings_in, surefoot, write_run
+from tests.run_files import look, write_run
 
 BF16 = ("tuning.weights=bf16", "train.precision=bf16")
 METHODS: dict[str, tuple[str, ...]] = {
@@ -42,12 +42,9 @@ OPTIMIZERS: dict[str, tuple[str, ...]] = {
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("method", METHODS)
 def test_sane_run_has_no_error(method: str, optimizer: str, tmp_path: Path) -> None:
-    run_file = write_run(tmp_path)
     overrides = (*METHODS[method], *OPTIMIZERS[optimizer], "data.flip=true", "train.steps=1500")
-    result = surefoot("check", run_file, "--json", *overrides)
-    errors = [item["code"] for item in findings_in(result) if item["level"] == "error"]
-    assert errors == []
-    assert result.exit_code == 0
+    findings = look(write_run(tmp_path), *overrides)[2]
+    assert [item.code for item in findings if item.level == "error"] == []
 
 
 def test_there_are_enough_of_them() -> None:
@@ -58,4 +55,4 @@ def test_there_are_enough_of_them() -> None:
 @pytest.mark.parametrize("method", ["full", "lora", "dora"])
 def test_usual_run_has_no_finding_at_all(method: str, optimizer: str, tmp_path: Path) -> None:
     overrides = (*METHODS[method], *OPTIMIZERS[optimizer], "train.steps=1500")
-    assert findings_in(surefoot("check", write_run(tmp_path), "--json", *overrides)) == []
+    assert look(write_run(tmp_path), *overrides)[2] == []
