@@ -26,6 +26,7 @@ BILINGUAL = [
             "adafactor-speed",
             "adafactor-study",
             "adapter-tools",
+            "import-and-check-other-trainers",
             "optimizer-memory",
             "schedules",
             "use-adafactor-anywhere",

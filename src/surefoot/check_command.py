@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Literal, NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 from rich.cells import cell_len
@@ -28,6 +28,7 @@ from surefoot.terminal import (
     FOUND,
     OK,
     UNUSABLE,
+    Format,
     exit_code,
     finding_json,
     print_findings,
@@ -36,7 +37,6 @@ from surefoot.terminal import (
     stdout,
 )
 
-Format = Literal["text", "json", "sarif"]
 RunFile = Annotated[Path, typer.Argument(metavar="RUN.TOML", help="The run to look at.")]
 Overrides = Annotated[
     list[str] | None,
@@ -88,7 +88,7 @@ def check(
             raise typer.Exit(UNUSABLE)
         fix(run_file, yes=yes)
     elif not overrides:
-        check_theirs(run_file, as_json=as_json or form == "json", strict=strict)
+        check_theirs(run_file, form="json" if as_json else form, strict=strict)
     judged = judge(run_file, overrides or ())
     code = exit_code(judged.findings)
     if strict and code == OK and _warned(judged.findings):

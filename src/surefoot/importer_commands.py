@@ -10,10 +10,10 @@ from typing import Annotated, Literal, NoReturn
 import typer
 
 from surefoot.check.render import render_count, render_finding
+from surefoot.check.sarif import sarif
 from surefoot.finding import Refused
 from surefoot.formats.files import write_whole
 from surefoot.importers.judge import Reading, said_in_their_words
-from surefoot.importers.reading import readings
 from surefoot.importers.recognise import Theirs, recognise
 from surefoot.importers.record import TRAINER_NAMES, TheirRun
 from surefoot.importers.render import account_lines, place_in, reason_of
@@ -23,6 +23,7 @@ from surefoot.terminal import (
     FOUND,
     OK,
     UNUSABLE,
+    Format,
     exit_code,
     exit_unwritable,
     finding_json,
@@ -74,7 +75,7 @@ def import_file(
     raise typer.Exit(OK)
 
 
-def check_theirs(file: Path, *, as_json: bool, strict: bool) -> None:
+def check_theirs(file: Path, *, form: Format, strict: bool) -> None:
     """Judges a file of another trainer, and ends; returns if it is to be read as a run.toml."""
     try:
         theirs = recognise(file)
@@ -82,18 +83,21 @@ def check_theirs(file: Path, *, as_json: bool, strict: bool) -> None:
         codes = {finding.code for finding in refused.findings}
         if file.suffix.lower() not in _NOT_OURS and codes <= _NOBODYS:
             return
-        _exit_refused(refused, file, "", as_json=as_json)
+        _exit_refused(refused, file, "", as_json=form != "text")
     if theirs is None:
         return
-    read = _readings_or_exit(theirs, file, as_json=as_json)
+    read = _readings_or_exit(theirs, file, as_json=form != "text")
     findings = [finding for reading in read for finding in reading.findings]
     code = exit_code(findings)
     if strict and code == OK and any(finding.level == "warning" for finding in findings):
         code = FOUND
-    if as_json:
-        print_json(_check_json(read))
-    else:
-        _print_check(read, theirs, file)
+    match form:
+        case "json":
+            print_json(_check_json(read))
+        case "sarif":
+            print_json(_check_sarif(read, theirs, file))
+        case "text":
+            _print_check(read, theirs, file)
     raise typer.Exit(code)
 
 
@@ -109,6 +113,9 @@ def _read_or_exit(file: Path) -> tuple[Reading, ...]:
 
 
 def _readings_or_exit(theirs: Theirs, file: Path, *, as_json: bool) -> tuple[Reading, ...]:
+    # Imported late: a run.toml, which is also asked whose it is, needs no importer.
+    from surefoot.importers.reading import readings
+
     try:
         return readings(theirs, file)
     except Refused as refused:
@@ -153,6 +160,21 @@ def _print_check(read: Sequence[Reading], theirs: Theirs, file: Path) -> None:
     if codes:
         stdout.print(_("More: surefoot explain {code}").format(code=next(iter(codes))))
     stdout.print(_("Next: surefoot import {file}").format(file=file))
+
+
+def _check_sarif(read: Sequence[Reading], theirs: Theirs, file: Path) -> dict[str, object]:
+    # Their remedies are no edits of a run.toml, which is what SARIF's fixes would be made of.
+    found = {
+        (finding.code, finding.path): replace(finding, changes=())
+        for reading in read
+        for finding in reading.findings
+    }
+    places = {
+        key: place
+        for key, line in theirs.document.lines.items()
+        if (place := place_in(theirs.text, line)) is not None
+    }
+    return sarif(list(found.values()), file, theirs.text, places)
 
 
 def _check_json(read: Sequence[Reading]) -> dict[str, object]:

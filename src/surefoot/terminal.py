@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Literal, NoReturn
 
 import typer
 from rich.console import Console
@@ -17,6 +17,9 @@ from surefoot.check.render import render_finding
 from surefoot.config.lines import place_of
 from surefoot.finding import Finding
 from surefoot.wording import say
+
+Format = Literal["text", "json", "sarif"]
+"""How a check prints what it found."""
 
 OK, FOUND, UNUSABLE, INTERRUPTED = 0, 1, 2, 130
 """Exit codes; the epilog of `surefoot --help` says what they mean."""

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from urllib.parse import quote
 
 from surefoot.check.repair import repaired
-from surefoot.config.lines import place_of
+from surefoot.config.lines import Place, place_of
 from surefoot.finding import Finding
 from surefoot.language import _
 from surefoot.wording import WORDS, say
@@ -18,19 +18,25 @@ SCHEMA = (
 )
 
 
-def sarif(findings: Sequence[Finding], file: Path, text: str) -> dict[str, object]:
+def sarif(
+    findings: Sequence[Finding],
+    file: Path,
+    text: str,
+    places: Mapping[str, Place] | None = None,
+) -> dict[str, object]:
     """The log of one check.
 
     Args:
         findings: What was found.
         file: The run.toml, as the user gave it.
         text: Its content.
+        places: Where its keys are, if it is no TOML.
     """
     codes = sorted({finding.code for finding in findings})
     from surefoot.release import VERSION  # slow: it reads what is installed
 
     driver = {"name": "surefoot", "version": VERSION, "rules": [_rule(code) for code in codes]}
-    results = [_result(finding, codes, file, text) for finding in findings]
+    results = [_result(finding, codes, file, text, places or {}) for finding in findings]
     run = {"tool": {"driver": driver}, "columnKind": "unicodeCodePoints", "results": results}
     return {"$schema": SCHEMA, "version": "2.1.0", "runs": [run]}
 
@@ -47,9 +53,12 @@ def _rule(code: str) -> dict[str, object]:
     return {**rule, "help": {"text": helps}} if helps else rule
 
 
-def _result(finding: Finding, codes: Sequence[str], file: Path, text: str) -> dict[str, object]:
+def _result(
+    finding: Finding, codes: Sequence[str], file: Path, text: str, places: Mapping[str, Place]
+) -> dict[str, object]:
     said = say(finding)
-    location: dict[str, object] = {"physicalLocation": _where(finding, file, text)}
+    place = places.get(finding.path) or (place_of(text, finding.path) if finding.path else None)
+    location: dict[str, object] = {"physicalLocation": _where(place, file)}
     if finding.path:
         location["logicalLocations"] = [{"fullyQualifiedName": finding.path, "kind": "member"}]
     message = ". ".join(part for part in (said.sentence, said.cause, *said.notes) if part)
@@ -71,8 +80,7 @@ def _uri(file: Path) -> str:
     return file.as_uri() if file.is_absolute() else quote(file.as_posix())
 
 
-def _where(finding: Finding, file: Path, text: str) -> dict[str, object]:
-    place = place_of(text, finding.path) if finding.path else None
+def _where(place: Place | None, file: Path) -> dict[str, object]:
     artifact: dict[str, object] = {"artifactLocation": {"uri": _uri(file)}}
     if place is None:
         return artifact

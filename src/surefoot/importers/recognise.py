@@ -13,12 +13,11 @@ from surefoot.importers.json_text import read_json
 from surefoot.importers.record import TRAINER_NAMES, Trainer
 from surefoot.importers.signs import SIGNS, is_run_toml
 from surefoot.importers.toml_text import read_toml
-from surefoot.importers.yaml_text import read_yaml
 
 _READERS: dict[Format, Callable[[str], Document]] = {
     "json": read_json,
     "toml": read_toml,
-    "yaml": read_yaml,
+    "yaml": lambda text: _read_yaml(text),
     "env": read_variables,
 }
 _BY_SUFFIX: dict[str, Format] = {
@@ -61,6 +60,13 @@ def recognise(path: Path) -> Theirs | None:
     if found:
         return found[0]
     raise Refused([_nobodys(path, documents, faults)])
+
+
+def _read_yaml(text: str) -> Document:
+    # Imported late: a run.toml, which is also asked whose it is, needs no YAML.
+    from surefoot.importers.yaml_text import read_yaml
+
+    return read_yaml(text)
 
 
 def _documents(path: Path, text: str) -> tuple[list[Document], dict[Format, Unreadable]]:

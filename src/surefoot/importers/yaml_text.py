@@ -36,6 +36,12 @@ def read_yaml(text: str) -> Document:
     return Document("yaml", flattened(value), reader.lines)
 
 
+_PLAIN_TAGS = frozenset(
+    f"tag:yaml.org,2002:{name}"
+    for name in ("map", "seq", "str", "int", "float", "bool", "null", "timestamp", "merge", "value")
+)
+
+
 class _Reader:
     """Nodes to values. An alias is followed anew each time, so what is made is counted."""
 
@@ -49,9 +55,11 @@ class _Reader:
         if self._made > MOST_KEYS:
             raise Unreadable(N_("too many keys"))
         if depth > DEEPEST:
-            raise Unreadable(N_("nested too deep"), node.start_mark.line + 1)
+            raise Unreadable(N_("nested too deep"), self._line(node))
         if path:
-            self.lines.setdefault(path, node.start_mark.line + 1)
+            self.lines.setdefault(path, self._line(node))
+        if node.tag not in _PLAIN_TAGS:
+            raise Unreadable(N_("a tag that only a program can make sense of"), self._line(node))
         if isinstance(node, yaml.MappingNode):
             return self._mapping(node, path, depth)
         if isinstance(node, yaml.SequenceNode):
@@ -69,12 +77,16 @@ class _Reader:
             return float(value)
         return value
 
+    @staticmethod
+    def _line(node: yaml.Node) -> int:
+        return node.start_mark.line + 1
+
     def _mapping(self, node: yaml.MappingNode, path: str, depth: int) -> dict[str, object]:
         self._loader.flatten_mapping(node)
         table: dict[str, object] = {}
         for key_node, value_node in node.value:
             key = str(self.value(key_node, "", depth + 1))
             inner = f"{path}.{key}" if path else key
-            self.lines[inner] = key_node.start_mark.line + 1
+            self.lines[inner] = self._line(key_node)
             table[key] = self.value(value_node, inner, depth + 1)
         return table
