@@ -84,6 +84,11 @@ FILE_WORDS: dict[str, Words] = {
            "model"),
         helps=(N_("convert it first: surefoot convert FILE `--to` kohya `--base` MODEL"),),
     ),
+    "SF089": Words(
+        N_("names in the format {format} depend on how a UNet numbers its blocks, and {file} is "
+           "not of the usual one"),
+        helps=(N_("add `--base` and the model"),),
+    ),
 }  # fmt: skip
 """What the verbs on adapters cannot read, write or do."""
 

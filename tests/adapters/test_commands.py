@@ -173,6 +173,35 @@ def test_bent_magnitudes_give_comfyui_the_right_weights(
         torch.testing.assert_close(comfy, right, rtol=1e-6, atol=1e-7)
 
 
+def test_names_for_comfyui_are_those_of_the_original_checkpoint(
+    model: ModelWeights, model_folder: Path, model_file: Path, tmp_path: Path
+) -> None:
+    held = [layer for layer in LAYERS if layer.startswith("unet.")]
+    start = write(tmp_path / "a.safetensors", loras(model, layers=held), "kohya").path
+    out = tmp_path / "o.safetensors"
+    result = surefoot("convert", start, "--to", "comfyui", "--out", out, "--base", model_folder)
+    assert result.exit_code == 0, result.output
+    factors = (
+        name for name in load_file(out) if name.endswith((".lora_up.weight", ".lora_B.weight"))
+    )
+    modules = {name.rsplit(".", 2)[0] for name in factors}
+    assert len(modules) == len(held)
+    assert {f"model.{module}.weight" for module in modules} <= load_file(model_file).keys()
+
+
+def test_unusual_layout_needs_the_model_where_names_depend_on_it(
+    model: ModelWeights, tmp_path: Path
+) -> None:
+    shape, out = model.shape(LAYERS[2]), tmp_path / "o.safetensors"
+    for layer in ("up_blocks.0.attentions.0", "down_blocks.1.resnets.2", "up_blocks.2.resnets.3"):
+        leaves = {f"unet.{layer}.proj_in": lora(shape, 2, 0), LAYERS[2]: lora(shape, 2, 1)}
+        start = write(tmp_path / "a.safetensors", leaves, "diffusers").path
+        result = surefoot("convert", start, "--to", "comfyui", "--out", out)
+        assert (result.exit_code, codes(result)) == (2, ["SF089"]), result.output
+        assert surefoot("convert", start, "--to", "kohya", "--out", out, "--force").exit_code == 0
+        out.unlink()
+
+
 def test_convert_says_what_the_format_cannot_hold(
     model: ModelWeights, dora_file: Path, tmp_path: Path
 ) -> None:

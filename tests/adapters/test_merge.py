@@ -229,6 +229,16 @@ def test_adapter_of_another_model_is_refused_with_names_and_shapes(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.safetensors"]
 
 
+def test_magnitude_of_other_columns_is_refused(model: ModelWeights, tmp_path: Path) -> None:
+    # Half as many columns: a length for every second input, which no axis has.
+    layers = doras(model, axis="input", layers=LAYERS[:1])
+    layers[LAYERS[0]]["magnitude"] = layers[LAYERS[0]]["magnitude"][:, ::2]
+    file = write(tmp_path / "a.safetensors", layers)
+    with pytest.raises(Refused) as refused:
+        merge(model, [Weighted(file, 1.0)], tmp_path / "out", dtype=None, tell=ignore)
+    assert [finding.code for finding in refused.value.findings] == ["SF077"]
+
+
 def test_weights_too_large_for_the_dtype_leave_nothing_behind(
     model: ModelWeights, tmp_path: Path
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,14 +15,19 @@ from surefoot.adapters.comfyui import bend, straightened
 from surefoot.adapters.figures import shapes_of
 from surefoot.adapters.fit import finite_findings, fit_findings
 from surefoot.adapters.model_weights import ModelWeights
-from surefoot.adapters.output import kept_metadata, write_in_format
+from surefoot.adapters.output import kept_metadata, layout_of, write_in_format
 from surefoot.config.adapter_format import AdapterFormat
 from surefoot.finding import Finding, Refused
-from surefoot.formats.adapter_file import AdapterFile
+from surefoot.formats.adapter_file import LAYOUT_KEY, AdapterFile
 from surefoot.formats.headers import TensorHeader, read_header
 from surefoot.formats.leaves import axis_of
+from surefoot.formats.module_names import FAMILY_NAMES
 from surefoot.language import _
 
+_ORIGINAL = ("comfyui", "comfyui-compat", "onetrainer-original")
+_BLOCK = re.compile(
+    r"unet\.(?P<side>down|up)_blocks\.(?P<stage>\d+)\.(?P<kind>resnets|attentions)\.(?P<layer>\d+)"
+)
 _MAGNITUDES = (
     ".dora_scale",
     ".lora_magnitude_vector",
@@ -70,11 +76,14 @@ def convert(
         problems.append(Finding("SF079", "error", "", {"format": "comfyui-compat"}))
     elif model is not None:
         problems += fit_findings(model, adapter)
+    if model is None and not _layout_is_known(adapter, to):
+        values = {"file": str(adapter.path), "format": to}
+        problems.append(Finding("SF089", "error", "", dict(values)))
     if problems:
         raise Refused(problems)
     cast = Cast(dtype)
     layers = _layers(adapter, model, to, cast)
-    write_in_format(out, layers, to, kept_metadata(adapter.metadata))
+    write_in_format(out, layers, to, {**kept_metadata(adapter.metadata), **layout_of(model)})
     before, after = read_header(adapter.path), read_header(out)
     changes = _changes(adapter, to, before, after)
     return Converted(tuple(changes), tuple(cast.findings()))
@@ -85,6 +94,29 @@ def _needs_model(adapter: AdapterFile, to: AdapterFormat) -> bool:
     if bent == (to == "comfyui-compat"):
         return False
     return any(axis_of(adapter.shapes(layer)) == "output" for layer in adapter.layers)
+
+
+def _layout_is_known(adapter: AdapterFile, to: AdapterFormat) -> bool:
+    """Whether original names, where the format has them, can be told without the model.
+
+    They depend on how many layers a block has and which blocks have attention. A file that does
+    not say so is taken to be of the released model of its family, unless its layers belie that.
+    """
+    names = FAMILY_NAMES.get(adapter.family)
+    if names is None or LAYOUT_KEY in adapter.metadata:
+        return True
+    if to not in _ORIGINAL and not (to == "kohya" and names.kohya_unet == "original"):
+        return True
+    for match in map(_BLOCK.match, adapter.layers):
+        if match is None:
+            continue
+        extra = 1 if match["side"] == "up" else 0
+        if int(match["layer"]) >= names.unet.layers + extra:
+            return False
+        bare = match["side"] == "up" and int(match["stage"]) in names.unet.without_attention
+        if bare and match["kind"] == "attentions":
+            return False
+    return True
 
 
 def _layers(

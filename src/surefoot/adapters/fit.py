@@ -12,7 +12,7 @@ from surefoot.adapters.figures import kernel_of
 from surefoot.adapters.model_weights import ModelWeights
 from surefoot.finding import Finding
 from surefoot.formats.adapter_file import AdapterFile
-from surefoot.formats.leaves import Shape, Shapes, width_of
+from surefoot.formats.leaves import MAGNITUDES, Shape, Shapes, width_of
 
 _NAMED = 5
 """So many layers are named; whoever has the wrong model sees it by then."""
@@ -69,6 +69,9 @@ def viewed(weight: Tensor, leaves: Mapping[str, Tensor]) -> Tensor:
 def _fits(shapes: Shapes, weight: Shape) -> bool:
     if len(weight) < 2 or width_of(shapes) != (weight[0], math.prod(weight[1:])):
         return False
+    for name in MAGNITUDES & shapes.keys():
+        if shapes[name][:2] not in ((weight[0], 1), (1, weight[1])):
+            return False
     kernel = kernel_of(shapes)
     # Factors of two dimensions do not tell a kernel from more inputs.
     return math.prod(kernel) == 1 or kernel == weight[2:]

@@ -13,13 +13,14 @@ from torch import Tensor
 
 from surefoot.families.facts import FAMILIES, FamilyName
 from surefoot.finding import Finding, Refused
-from surefoot.formats.original import loaded_names
+from surefoot.formats.original import UnetLayout, loaded_names
 from surefoot.formats.settings import Fault, read_or_note
 from surefoot.formats.streamed import TensorFile
 from surefoot.language import N_
 from surefoot.survey import locate_model
 
 Layout: TypeAlias = Literal["folder", "single_file"]
+_FIRST_RESNETS = "unet.down_blocks.0.resnets."
 _SHARD = re.compile(r"-\d+-of-\d+\.safetensors$")
 WEIGHT_FILES = ("*.safetensors", "*.bin", "*.ckpt", "*.pt", "*.pth", "*.msgpack", "*.h5", "*.onnx*")
 """Files of a part's folder that may hold its weights."""
@@ -66,6 +67,16 @@ class ModelWeights:
         """A layer's weight, on the CPU, in its own dtype."""
         place = self.tensors[f"{layer}.weight"]
         return place.file.read(place.name)
+
+    def unet_layout(self) -> UnetLayout | None:
+        """How the UNet numbers its blocks, on which its original names depend; None without one."""
+        first = {name.split(".")[4] for name in self.tensors if name.startswith(_FIRST_RESNETS)}
+        if not first:
+            return None
+        ups = [name.split(".") for name in self.tensors if name.startswith("unet.up_blocks.")]
+        attentive = {int(words[2]) for words in ups if words[3] == "attentions"}
+        bare = {int(words[2]) for words in ups} - attentive
+        return UnetLayout(layers=len(first), without_attention=tuple(sorted(bare)))
 
     def layers_of(self, file: TensorFile) -> dict[str, str]:
         """The names of a file's tensors that are weights of layers, to the layers."""

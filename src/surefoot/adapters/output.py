@@ -15,7 +15,7 @@ from surefoot.adapters.model_weights import ModelWeights
 from surefoot.adapters.resize import resized
 from surefoot.config.adapter_format import AdapterFormat
 from surefoot.finding import Finding, Refused
-from surefoot.formats.adapter_file import AdapterFile, write_adapter
+from surefoot.formats.adapter_file import LAYOUT_KEY, AdapterFile, layout_metadata, write_adapter
 from surefoot.formats.weights import WeightsError
 from surefoot.language import _
 
@@ -77,6 +77,12 @@ def kept_metadata(metadata: Mapping[str, str]) -> dict[str, str]:
     return {key: value for key, value in metadata.items() if key not in _OUTDATED}
 
 
+def layout_of(model: ModelWeights | None) -> dict[str, str]:
+    """The metadata by which the formats with original names number a UNet's blocks."""
+    layout = None if model is None else model.unet_layout()
+    return {} if layout is None else {LAYOUT_KEY: layout_metadata(layout)}
+
+
 def write_extracted(
     base: ModelWeights,
     tuned: ModelWeights,
@@ -107,6 +113,7 @@ def write_extracted(
         "surefoot_tuning": "lora",
         "surefoot_base": base.name,
         "surefoot_extracted_from": tuned.name,
+        **layout_of(base),
     }
     write_in_format(out, layers(), to, metadata)
     others = other_differences(base, tuned, targets)
