@@ -25,6 +25,7 @@ BILINGUAL = [
         for name in (
             "adafactor-speed",
             "adafactor-study",
+            "findings",
             "adapter-tools",
             "import-and-check-other-trainers",
             "optimizer-memory",
@@ -74,8 +75,9 @@ def test_generated_pages_are_up_to_date() -> None:
 
 
 def test_every_code_has_a_section_in_the_page_of_findings() -> None:
-    page = (ROOT / "docs" / "findings.md").read_text(encoding="utf-8")
-    assert re.findall(r"^### (SF\d{3})$", page, re.MULTILINE) == sorted(WORDS)
+    for ending in ENDINGS:
+        page = (ROOT / "docs" / f"findings{ending}").read_text(encoding="utf-8")
+        assert re.findall(r"^### (SF\d{3})$", page, re.MULTILINE) == sorted(WORDS)
 
 
 @pytest.mark.parametrize("ending", ENDINGS)

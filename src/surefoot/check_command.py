@@ -13,6 +13,7 @@ from rich.cells import cell_len
 from rich.text import Text
 
 from surefoot.check.describe import describe
+from surefoot.check.examples import EXAMPLES, PLAIN_RUN
 from surefoot.check.explain import explained, known_code, nearest_codes
 from surefoot.check.render import render_count, render_repairs
 from surefoot.check.sarif import sarif
@@ -113,10 +114,19 @@ def explain(
         near = ", ".join(nearest_codes(code))
         stderr.print(_("there is no code {code}; near it: {near}").format(code=code, near=near))
         raise typer.Exit(UNUSABLE)
+    example = EXAMPLES.get(known, ())
     if as_json:
-        print_json({"schema": 1, "code": known, "page": explained(known).plain})
-    else:
-        stdout.print(explained(known), end="")
+        page = {"page": explained(known).plain, "example": list(example)}
+        print_json({"schema": 1, "code": known, **page})
+        return
+    stdout.print(explained(known), end="")
+    if example:
+        stdout.print(_("\nFor example, a plain run of the small model that comes along, with"))
+        stdout.print(f"  {shlex.join(example)}")
+        run_file = Path("run.toml")
+        judged = judge(run_file, example, PLAIN_RUN)
+        found = [finding for finding in judged.findings if finding.code == known]
+        print_findings(found[:1], run_file, judged.text, stdout, list(example))
 
 
 def plan_or_exit(run_file: Path, overrides: list[str] | None) -> tuple[Run, list[Finding]]:

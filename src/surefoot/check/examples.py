@@ -1,0 +1,77 @@
+"""For each rule, overrides of a plain run that trip it: what `explain` shows with real numbers."""
+
+from __future__ import annotations
+
+PLAIN_RUN = """
+name = "example"
+[model]
+path = "builtin"
+[[data.folders]]
+path = "builtin"
+[train]
+steps = 1500
+batch_size = 4
+"""
+
+_ADAMW = "optimizer.kind=adamw"
+_PRODIGY = "optimizer.kind=prodigy"
+_FREE = "optimizer.kind=schedule_free_adamw"
+_FULL = "tuning.kind=full"
+_BF16 = (_FULL, "tuning.weights=bf16", "train.precision=bf16")
+_RELATIVE = "optimizer.relative_step=true"
+_INSIDE = "optimizer.step_in_backward=true"
+_CLIP = "train.clip_grad_norm=1.0"
+
+EXAMPLES: dict[str, tuple[str, ...]] = {
+    "SF026": ('tuning.targets=["attn3.to_k"]',),
+    "SF027": ("data.resolution=50",),
+    "SF101": ("optimizer.scale_parameter=true", "optimizer.lr=1e-4"),
+    "SF102": (_RELATIVE, "optimizer.lr=1e-3"),
+    "SF103": ("optimizer.warmup_init=true",),
+    "SF104": (_RELATIVE,),
+    "SF105": (_CLIP,),
+    "SF106": ("schedule.warmup_steps=2000",),
+    "SF107": (_ADAMW, "tuning.alpha=1.0"),
+    "SF108": ("train.ema=0.9999",),
+    "SF109": ("optimizer.lr=0.1",),
+    "SF110": (_FULL, "optimizer.scale_parameter=false", _RELATIVE),
+    "SF118": (_PRODIGY, "optimizer.lr=1e-4"),
+    "SF119": (_PRODIGY, "schedule.kind=constant"),
+    "SF120": (_PRODIGY, _CLIP),
+    "SF121": ("optimizer.kind=stable_adamw", _CLIP),
+    "SF122": (_PRODIGY, "schedule.warmup_steps=10"),
+    "SF123": (_FREE, "schedule.kind=cosine"),
+    "SF124": (_FREE, "train.ema=0.9"),
+    "SF125": (_FREE, "optimizer.lr=1e-5"),
+    "SF126": ("optimizer.kind=pytorch_optimizer", "optimizer.name=DAdaptAdaGrad"),
+    "SF127": ("optimizer.kind=adamw_8bit",),
+    "SF128": ("optimizer.kind=pytorch_optimizer", "optimizer.name=Kron"),
+    "SF129": (*_BF16, _ADAMW, "optimizer.lr=1e-5"),
+    "SF130": (_FULL, "tuning.weights=bf16"),
+    "SF131": ("schedule.warmup_steps=3", "schedule.warmup_fraction=0.1"),
+    "SF132": ("schedule.kind=cosine_restarts", "schedule.cycles=100", "schedule.warmup_steps=1450"),
+    "SF133": (_INSIDE, _CLIP),
+    "SF134": (_INSIDE, "train.gradient_accumulation=2"),
+    "SF135": (_INSIDE,),
+    "SF140": ('tuning.rank_pattern={"attn3.to_k"=4}',),
+    "SF141": ("tuning.rslora=true", "optimizer.kind=adamw", "tuning.rank=64"),
+    "SF142": ("tuning.rank=256",),
+    "SF150": ("optimizer.kind=pytorch_optimizer", "optimizer.name=AdaFactor"),
+    "SF151": ("optimizer.clip_threshold=0.5",),
+    "SF152": (_ADAMW, "optimizer.lr=1e-3", "optimizer.weight_decay=0.5"),
+    "SF153": (_PRODIGY, "schedule.kind=cosine_restarts"),
+    "SF154": (_ADAMW, "optimizer.lr=1e-6"),
+    "SF155": (*_BF16, _ADAMW, "optimizer.weight_decay=0.01"),
+    "SF157": ("tuning.targets=attention",),
+    "SF158": ('tuning.targets=["attn2.to_k"]', 'tuning.parts=["unet", "text_encoder"]'),
+    "SF159": ("train.gradient_accumulation=64",),
+    "SF160": ("objective.noise_offset=0.3",),
+    "SF161": ("save.every=5000",),
+    "SF201": ("model.prediction=v_prediction",),
+    "SF205": ("model.path=stabilityai/sd-turbo",),
+    "SF303": ("train.batch_size=300",),
+    "SF304": ("data.resolution=128",),
+    "SF307": ("train.steps=3",),
+    "SF309": ("data.caption_dropout=0.9",),
+    "SF401": ('waive=[{code="SF107", reason="known"}]',),
+}
