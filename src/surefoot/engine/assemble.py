@@ -148,6 +148,8 @@ def load_trained(tuned: Tuned, tensors: Mapping[str, Tensor]) -> None:
     """Copies tensors into the trained ones, by name; in place, so that the wiring stays."""
     for item in tuned.trainables:
         item.parameter.copy_(tensors[item.name])
+    for name, buffer in tuned.starts().items():
+        buffer.copy_(tensors[name])
 
 
 def _restore_optimizer(

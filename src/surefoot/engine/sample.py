@@ -49,7 +49,7 @@ def sample_run(
     # The font on the sheet, Pillow's own, has Latin letters only.
     rows = [("base", draw_previews(family, preview, plan.resolution, folder / "base"))]
     tuned = attach(plan, family)
-    load_trained(tuned, state.averages or state.tensors)
+    load_trained(tuned, {**state.tensors, **state.averages})
     trained = draw_previews(family, preview, plan.resolution, folder / "trained")
     rows.append(("trained", trained))
     write_sheet(folder / "sheet.png", rows, chosen)

@@ -73,7 +73,8 @@ class Session:
         averages = self.average.averages if self.average else []
         return State(
             step=step,
-            tensors={item.name: item.parameter.detach() for item in trainables},
+            tensors={item.name: item.parameter.detach() for item in trainables}
+            | self.tuned.starts(),
             optimizer=self.memory.read(),
             averages={item.name: mean for item, mean in zip(trainables, averages, strict=False)},
             settings=settings(self.plan),

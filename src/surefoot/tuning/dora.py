@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from surefoot.tuning.delta import SMALLEST_SQUARED_NORM
 from surefoot.tuning.factors import FactorLayer
+from surefoot.tuning.initialisation import Initialisation
 from surefoot.tuning.layers import AdaptableLayer
 from surefoot.tuning.replacement import replace_targets
 from surefoot.tuning.trainable import Tuned
@@ -47,10 +48,19 @@ class DoraLayer(FactorLayer):
         alpha: float,
         generator: torch.Generator,
         dropout: float = 0.0,
+        initialisation: Initialisation = "kaiming",
         axis: NormAxis = "output",
     ) -> None:
         """See `FactorLayer`."""
-        super().__init__(path, base, rank=rank, alpha=alpha, generator=generator, dropout=dropout)
+        super().__init__(
+            path,
+            base,
+            rank=rank,
+            alpha=alpha,
+            generator=generator,
+            dropout=dropout,
+            initialisation=initialisation,
+        )
         self.axis: NormAxis = axis
         weight = self.frozen_weight().detach()
         over = [index for index in range(weight.ndim) if index != self._kept_dimension]
@@ -103,7 +113,7 @@ class DoraLayer(FactorLayer):
         with torch.no_grad(), torch.autocast(device, enabled=False):
             # Of a kernel, the inputs and the places in it are columns alike.
             weight = self.frozen_weight().flatten(1)
-            down, up = self.lora_down.flatten(1), self.lora_up.flatten(1)
+            down, up = (factor.flatten(1) for factor in self.both_factors())
             # A factor is rounded to W's dtype rather than W copied to float32: in half precision
             # W x is no better, and the cross term is a small part of the norm.
             if self.axis == "output":
@@ -132,6 +142,7 @@ def attach(
     alpha: float,
     generator: torch.Generator,
     dropout: float = 0.0,
+    initialisation: Initialisation = "kaiming",
     axis: NormAxis = "output",
 ) -> Tuned:
     """Freeze the parts and put a DoRA layer in the place of every target.
@@ -145,6 +156,7 @@ def attach(
         alpha: The update is scaled by `alpha / rank`.
         generator: Source of the random A.
         dropout: Share of the adapters' inputs that are zeroed in training.
+        initialisation: What the factors start from.
         axis: What has a length of its own, each output or each input of a layer.
 
     Raises:
@@ -159,6 +171,7 @@ def attach(
             alpha=alpha,
             generator=generator,
             dropout=dropout,
+            initialisation=initialisation,
             axis=axis,
         )
 

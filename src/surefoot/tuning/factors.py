@@ -6,13 +6,13 @@ LoRA (Hu et al. 2021, arXiv 2106.09685, section 4.1): W x becomes W x + (alpha /
 
 from __future__ import annotations
 
-import math
 from abc import abstractmethod
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from surefoot.tuning.initialisation import Initialisation, fresh_factors
 from surefoot.tuning.layers import AdaptableLayer, AdapterLayer, Convolution
 from surefoot.tuning.low_rank import adapted_linear, joined, scaled_rows
 
@@ -23,10 +23,19 @@ _CONVOLVE = {3: F.conv1d, 4: F.conv2d, 5: F.conv3d}
 class FactorLayer(AdapterLayer):
     """A layer whose update is `alpha / rank * lora_up @ lora_down`.
 
+    With factors A0 and B0 to start from that are not zero (PiSSA), the update is
+    `alpha / rank * (lora_up @ lora_down - B0 @ A0)`, by factors of twice the rank: the frozen
+    weight stays what it is, so that it may be quantised or shared, and nothing has to be put back.
+
     Attributes:
         lora_down: A, (rank, in) or (rank, in / groups, *kernel). Every group has the same A.
         lora_up: B, (out, rank) or (out, rank, *ones).
+        start_down: A0 as `lora_down`; None where B0 is zero.
+        start_up: -B0 as `lora_up`; None where it is zero.
     """
+
+    start_down: Tensor | None
+    start_up: Tensor | None
 
     def __init__(
         self,
@@ -37,16 +46,17 @@ class FactorLayer(AdapterLayer):
         alpha: float,
         generator: torch.Generator,
         dropout: float = 0.0,
+        initialisation: Initialisation = "kaiming",
     ) -> None:
-        """Freeze `base`; draw `lora_down` from the generator, on whose device it is drawn."""
+        """Freeze `base`; make the factors with numbers of the generator, on its device."""
         super().__init__(path, base, rank=rank, alpha=alpha, dropout=dropout)
-        out, *fan = self.weight_shape
-        down = torch.empty(rank, *fan, device=generator.device)
-        # As in the authors' code: uniform within 1 / sqrt(fan in), hence RMS 1 / sqrt(3 fan in).
-        nn.init.kaiming_uniform_(down, a=math.sqrt(5), generator=generator)
-        up = torch.zeros(out, rank, *(1 for _ in fan[1:]))
-        self.lora_down = nn.Parameter(down.to(self.weight.device))
-        self.lora_up = nn.Parameter(up.to(self.weight.device))
+        weight = self.frozen_weight()
+        down, up = fresh_factors(initialisation, weight, rank, self.scale, generator)
+        self.lora_down = nn.Parameter(down)
+        self.lora_up = nn.Parameter(up)
+        subtracted = initialisation == "pissa"
+        self.register_buffer("start_down", down.clone() if subtracted else None)
+        self.register_buffer("start_up", -up if subtracted else None)
         self.train(base.training)
 
     @abstractmethod
@@ -60,7 +70,7 @@ class FactorLayer(AdapterLayer):
     def adapted(self, x: Tensor) -> Tensor:
         """The output of the tuned layer."""
         row_gain, column_gain = self.row_gain(), self.column_gain()
-        down, up = self.lora_down, self.lora_up
+        down, up = self.both_factors()
         dropping = self.dropout > 0 and self.training
         if _is_plain_linear(self.base) and not dropping:
             return adapted_linear(
@@ -79,22 +89,31 @@ class FactorLayer(AdapterLayer):
         x = self.dropped(x)
         if isinstance(self.base, nn.Linear):
             return joined(output, x, self.bias, down, up, self.scale, row_gain=row_gain)
-        output = torch.add(output, self._convolved(self.base, x).to(output.dtype), alpha=self.scale)
+        update = self._convolved(self.base, x, down, up)
+        output = torch.add(output, update.to(output.dtype), alpha=self.scale)
         return output if row_gain is None else scaled_rows(output, row_gain, self.bias)
+
+    def both_factors(self) -> tuple[Tensor, Tensor]:
+        """A and B of the update, with A0 and -B0 beside them where there are any."""
+        if self.start_down is None or self.start_up is None:
+            return self.lora_down, self.lora_up
+        down = torch.cat([self.lora_down, self.start_down])
+        return down, torch.cat([self.lora_up, self.start_up], dim=1)
 
     @torch.no_grad()
     def delta_norm(self) -> Tensor:
         """The Frobenius norm of `delta`, one number: ||B A||^2 = <B^T B, A A^T>."""
-        down, up = self.lora_down.flatten(1), self.lora_up.flatten(1)
+        down, up = (factor.flatten(1) for factor in self.both_factors())
         squared = torch.sum((up.T @ up) * (down @ down.T))
         return squared.clamp_min(0).sqrt() * self.scale
 
     def state(self) -> dict[str, Tensor]:
-        """`lora_down`, `lora_up` and `alpha`."""
+        """`lora_down`, `lora_up` and `alpha`, of twice the rank with factors to start from."""
+        down, up = self.both_factors()
         return {
-            "lora_down": self.lora_down.detach(),
-            "lora_up": self.lora_up.detach(),
-            "alpha": torch.tensor(self.alpha, dtype=torch.float64),
+            "lora_down": down.detach(),
+            "lora_up": up.detach(),
+            "alpha": torch.tensor(self.scale * len(down), dtype=torch.float64),
         }
 
     def _columns_scaled(self, x: Tensor, gain: Tensor) -> Tensor:
@@ -104,9 +123,8 @@ class FactorLayer(AdapterLayer):
         excess = (gain - 1).repeat(self.base.groups).to(x.dtype)
         return x + x * excess.view(-1, *(1 for _ in self.base.kernel_size))
 
-    def _convolved(self, base: Convolution, x: Tensor) -> Tensor:
+    def _convolved(self, base: Convolution, x: Tensor, down: Tensor, up: Tensor) -> Tensor:
         """B A x, with the stride, padding and dilation of the frozen layer in A."""
-        down, up = self.lora_down, self.lora_up
         if not torch.is_autocast_enabled(x.device.type):
             down, up = down.to(x.dtype), up.to(x.dtype)
         convolve = _CONVOLVE[down.ndim]

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from surefoot.tuning.factors import FactorLayer
+from surefoot.tuning.initialisation import Initialisation
 from surefoot.tuning.layers import AdaptableLayer
 from surefoot.tuning.replacement import replace_targets
 from surefoot.tuning.trainable import Tuned
@@ -33,6 +34,7 @@ def attach(
     alpha: float,
     generator: torch.Generator,
     dropout: float = 0.0,
+    initialisation: Initialisation = "kaiming",
 ) -> Tuned:
     """Freeze the parts and put a LoRA layer in the place of every target.
 
@@ -45,12 +47,21 @@ def attach(
         alpha: The update is scaled by `alpha / rank`.
         generator: Source of the random A.
         dropout: Share of the adapters' inputs that are zeroed in training.
+        initialisation: What the factors start from.
 
     Raises:
         TuningError: A target cannot carry an adapter; the parts are untouched then.
     """
 
     def make_layer(path: str, base: AdaptableLayer) -> LoraLayer:
-        return LoraLayer(path, base, rank=rank, alpha=alpha, generator=generator, dropout=dropout)
+        return LoraLayer(
+            path,
+            base,
+            rank=rank,
+            alpha=alpha,
+            generator=generator,
+            dropout=dropout,
+            initialisation=initialisation,
+        )
 
     return replace_targets(parts, targets, make_layer)

@@ -23,13 +23,10 @@ def limit_norms(tuned: Tuned, most: float) -> Tensor:
         How many adapters were scaled back, one number on their device.
     """
     reduced: list[Tensor] = []
-    factors: list[Tensor] = []
-    shares: list[Tensor] = []
     for layer in tuned.layers:
         ratio = (most / layer.delta_norm()).clamp(max=1.0)
         reduced.append(ratio < 1)
-        own = layer.factors()
-        factors += own
-        shares += [ratio ** (1 / len(own))] * len(own)
-    torch._foreach_mul_(factors, shares)
+        factors = layer.factors()
+        for factor in factors:
+            factor.mul_(ratio ** (1 / len(factors)))
     return torch.stack(reduced).sum()

@@ -57,6 +57,19 @@ class Tuned:
             for name, tensor in layer.state().items()
         }
 
+    def starts(self) -> dict[str, Tensor]:
+        """Tensors that are not trained but belong to the adapters as they were made, by name.
+
+        What an adapter started from, where it is not zero: another decomposition of the same weight
+        may come out otherwise in the last digit, so that a checkpoint keeps it.
+        """
+        return {
+            f"{layer.path}.{name}": buffer
+            for layer in self.layers
+            for name, buffer in layer.named_buffers(recurse=False)
+            if name.startswith("start_")
+        }
+
     def weights_changed(self) -> None:
         """Say that the trained tensors may hold other numbers, after a write unknown to torch.
 
