@@ -86,9 +86,9 @@ def interrupt_after_step(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
 
 
 def outcome(run_folder: Path, steps: int) -> dict[str, object]:
-    """The hashes of the weights, the optimizer's memory, the averages and the exported file."""
+    """The hashes of the weights, the optimizer's memory, the averages and the exported files."""
     manifest = (run_folder / "checkpoints" / f"step-{steps:06d}" / "manifest.json").read_text()
-    (export,) = run_folder.glob("*.safetensors")
+    exports = sorted(run_folder.glob("*.safetensors"))
     losses = {
         event["step"]: event["loss"]
         for event in read_events(run_folder)
@@ -96,7 +96,9 @@ def outcome(run_folder: Path, steps: int) -> dict[str, object]:
     }
     return {
         "manifest": json.loads(manifest),
-        "export": hashlib.sha256(export.read_bytes()).hexdigest(),
+        "exports": {
+            export.name: hashlib.sha256(export.read_bytes()).hexdigest() for export in exports
+        },
         "validation": losses,
     }
 
@@ -143,7 +145,7 @@ def test_another_seed_ends_elsewhere(tmp_path: Path) -> None:
     for folder, seed in (("a", 3), ("b", 3), ("c", 4)):
         small = prepare(tmp_path / folder, values, seed=seed)
         train(small)
-        ends.append(outcome(small.folder, 6)["export"])
+        ends.append(outcome(small.folder, 6)["exports"])
     assert ends[0] == ends[1] != ends[2]
 
 
