@@ -14,6 +14,7 @@ from torch import Tensor
 
 from surefoot.config.adapter_format import AdapterFormat
 from surefoot.formats.adapter_file import AdapterFile, open_adapter, write_adapter
+from surefoot.formats.leaf_names import split
 from surefoot.formats.weights import WeightsError, write_safetensors
 from tests.formats.small_adapters import KINDS, METADATA, Adapter, AdapterKind, adapter, weights
 
@@ -332,3 +333,59 @@ def test_original_names_are_those_of_the_checkpoints(tmp_path: Path) -> None:
         for leaf in ("lora_A.weight", "lora_B.weight", "alpha")
     }
     assert set(open_adapter(tmp_path / "x.safetensors").layers) == names.keys()
+
+
+def written_names(folder: Path, layers: Adapter, adapter_format: AdapterFormat) -> set[str]:
+    path = folder / "x.safetensors"
+    write_adapter(path, layers.items(), adapter_format, {})
+    assert set(open_adapter(path).layers) == layers.keys()
+    return {parsed[0] for key in load_file(path) if (parsed := split(key))}
+
+
+def layer_of(inputs: int, outputs: int = 8) -> dict[str, Tensor]:
+    return {
+        "lora_down": torch.ones(2, inputs),
+        "lora_up": torch.ones(outputs, 2),
+        "alpha": torch.tensor(1.0, dtype=torch.float64),
+    }
+
+
+def test_files_of_sdxl_have_the_names_that_kohya_gives_them(tmp_path: Path) -> None:
+    layers = {
+        "unet.down_blocks.1.attentions.0.transformer_blocks.1.attn2.to_k": layer_of(2048),
+        "unet.up_blocks.0.upsamplers.0.conv": layer_of(6),
+        "unet.up_blocks.1.upsamplers.0.conv": layer_of(6),
+        "unet.add_embedding.linear_1": layer_of(6),
+        "text_encoder.encoder.layers.0.self_attn.q_proj": layer_of(768, 768),
+        "text_encoder_2.encoder.layers.0.mlp.fc1": layer_of(1280, 5120),
+    }
+    assert written_names(tmp_path, layers, "kohya") == {
+        "lora_unet_input_blocks_4_1_transformer_blocks_1_attn2_to_k",
+        "lora_unet_output_blocks_2_2_conv",
+        "lora_unet_output_blocks_5_2_conv",
+        "lora_unet_label_emb_0_0",
+        "lora_te1_text_model_encoder_layers_0_self_attn_q_proj",
+        "lora_te2_text_model_encoder_layers_0_mlp_fc1",
+    }
+    assert open_adapter(tmp_path / "x.safetensors").family == "sdxl"
+    assert "text_encoders.clip_g.transformer.text_model.encoder.layers.0.mlp.fc1" in written_names(
+        tmp_path, layers, "comfyui"
+    )
+
+
+@pytest.mark.parametrize(("width", "name"), [(768, "clip_l"), (1024, "clip_h")])
+def test_text_encoder_of_each_version_has_its_own_name_in_comfyui(
+    width: int, name: str, tmp_path: Path
+) -> None:
+    layers = {"text_encoder.encoder.layers.0.mlp.fc1": layer_of(width, 4 * width)}
+    (written,) = written_names(tmp_path, layers, "comfyui")
+    assert written == f"text_encoders.{name}.transformer.text_model.encoder.layers.0.mlp.fc1"
+
+
+def test_names_of_other_families_are_kept_and_not_made_up(tmp_path: Path) -> None:
+    layers = {"diffusion_model.double_blocks.0.img_attn.qkv": layer_of(6)}
+    assert written_names(tmp_path, layers, "comfyui") == set(layers)
+    with pytest.raises(WeightsError, match=r"kohya has no name for diffusion_model\.double"):
+        write_adapter(tmp_path / "y.safetensors", layers.items(), "kohya", {})
+    flat = {"lora_unet.double_blocks_0_img_attn_qkv": layer_of(6)}
+    assert written_names(tmp_path, flat, "kohya") == {"lora_unet_double_blocks_0_img_attn_qkv"}
