@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from surefoot.config.optimizer import AdafactorConfig
 from surefoot.config.run import RunConfig
 from surefoot.config.tuning import FullConfig, weights_dtype
+from surefoot.formats.abilities import planned_formats
 from surefoot.optim.facts import facts_of
 from surefoot.optim.memory import WIDTHS, remembered_bytes
 from surefoot.sheet import PlannedTensor
@@ -25,7 +26,7 @@ class Bytes:
         optimizer: What the optimizer remembers of them.
         ema: Their moving average.
         checkpoint: One checkpoint on disk.
-        export: The file or folder at the end.
+        export: The files or the folder at the end.
         cache: The cached latents.
     """
 
@@ -70,6 +71,7 @@ def bytes_of(
     shown = ema or (trained if facts_of(config.optimizer).averages else 0)
     mirrored = 2 if config.data.flip else 1
     whole_model = isinstance(config.tuning, FullConfig)
+    formats = planned_formats(config.save.formats, config.tuning)
     return Bytes(
         trained=trained,
         gradients=WIDTHS[dtype]
@@ -77,7 +79,7 @@ def bytes_of(
         optimizer=optimizer,
         ema=ema,
         checkpoint=trained + optimizer + shown,
-        export=model_bytes if whole_model else trained,
+        export=model_bytes if whole_model else trained * len(formats),
         # Mean and standard deviation, fp32.
         cache=0 if config.data.cache == "off" else 2 * _FP32 * pictures * latent_numbers * mirrored,
     )

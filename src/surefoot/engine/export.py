@@ -20,7 +20,7 @@ from surefoot.engine.session import Session
 from surefoot.formats.abilities import made_by
 from surefoot.formats.adapter_file import LAYOUT_KEY, layout_metadata, write_adapter
 from surefoot.formats.files import sync_folder, sync_tree
-from surefoot.formats.leaves import axis_of, rank_of
+from surefoot.formats.leaves import axis_of
 from surefoot.formats.metadata import (
     AdapterFacts,
     BaseVersion,
@@ -89,7 +89,7 @@ def _metadata(session: Session, survey: Survey) -> dict[str, str]:
         version=__version__,
         kind=cast(TuningKind, plan.config.tuning.kind),
         axis=next(map(axis_of, shapes.values())),
-        ranks={path: rank_of(each) or 0 for path, each in shapes.items()},
+        ranks={layer.path: layer.rank for layer in session.tuned.layers},
         alphas={layer.path: layer.alpha for layer in session.tuned.layers},
         convolutions=frozenset(
             layer.path for layer in session.tuned.layers if math.prod(layer.weight_shape[2:]) > 1
