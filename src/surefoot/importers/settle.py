@@ -13,12 +13,21 @@ from surefoot.config.load import UNIONS
 from surefoot.config.run import RunConfig
 from surefoot.families.facts import FAMILIES
 from surefoot.importers.account import Account
-from surefoot.importers.record import Setting
+from surefoot.importers.record import Setting, TomlValue
 from surefoot.language import N_
 
 OUT_OF_RANGE = N_("surefoot takes no such value here ({bounds}) and uses its own")
 NO_SUCH_KIND = N_("surefoot has no such {section}; {kind} stands in its place")
 _STAND_INS = {"tuning": "lora", "optimizer": "adamw", "schedule": "constant"}
+MADE_UP = N_("a stand-in, since the file has nothing usable: write your own")
+# What a run must have, for files that have it wrong or not at all.
+_EXAMPLE: dict[str, str | int] = {"path": "pictures"}
+_NEEDED: dict[str, TomlValue] = {
+    "name": "imported",
+    "model.path": "unknown",
+    "data.folders": (_EXAMPLE,),
+    "train.steps": 1500,
+}
 _KNOWN_FAMILY = next(iter(FAMILIES))
 _ROUNDS = 20
 
@@ -56,6 +65,8 @@ def settled(account: Account) -> None:
         except ValidationError as error:
             for problem in error.errors(include_url=False):
                 _take_out(account, problem)
+                if problem["type"] == "missing" and str(problem["loc"][0]) in UNIONS:
+                    _stand_in(account, str(problem["loc"][0]))
         else:
             return
     raise AssertionError("settings that no run can have")
@@ -71,6 +82,8 @@ def _take_out(account: Account, problem: ErrorDetails) -> None:
         place.pop(1)
     path = ".".join(place[:2])
     setting = account.settings.pop(path, None)
+    if path in _NEEDED:
+        account.settings[path] = Setting(_NEEDED[path], "", MADE_UP)
     if setting is None:
         return
     context = problem.get("ctx", {})
