@@ -94,7 +94,9 @@ class DoraLayer(FactorLayer):
             return self._computed_norms()  # what is compiled once would keep the first ones
         key = self._state_of_factors()
         if self._norms is None or key != self._norms_of:
-            self._norms, self._norms_of = self._computed_norms(), key
+            # What is computed in inference mode could never be used in training.
+            with torch.inference_mode(False):
+                self._norms, self._norms_of = self._computed_norms(), key
         return self._norms
 
     def _state_of_factors(self) -> tuple[object, ...]:

@@ -51,11 +51,11 @@ def adapted_linear(
     Returns:
         (..., out), in the dtype of the layer's output: that of the autocast region, or W's.
     """
+    dtype = weight.dtype
     if torch.is_autocast_enabled(x.device.type):
         dtype = torch.get_autocast_dtype(x.device.type)
-        x, weight = x.to(dtype), weight.to(dtype)
-        bias = None if bias is None else bias.to(dtype)
-    down, up = down.to(weight.dtype), up.to(weight.dtype)
+        x, bias = x.to(dtype), None if bias is None else bias.to(dtype)
+    down, up = down.to(dtype), up.to(dtype)
     with torch.autocast(x.device.type, enabled=False):
         return _apply(x, None, weight, bias, down, up, scale, row_gain, column_gain)
 
@@ -104,7 +104,11 @@ def _apply(*arguments: Any) -> Tensor:  # noqa: ANN401
 
 
 class _AdaptedLinear(torch.autograd.Function):
-    """All arguments are of one dtype, but for the gains."""
+    """All arguments are of one dtype, but for the gains and the weight.
+
+    The weight is rounded where it is used: under autocast the rounded copies of all layers, kept
+    for the backward pass, would be half a model more.
+    """
 
     @staticmethod
     def forward(
@@ -125,10 +129,12 @@ class _AdaptedLinear(torch.autograd.Function):
             product = torch.addmm(_rows(output), narrow, up.T, alpha=scale)
         else:
             assert weight is not None, "either the output or what it is computed by"
-            product = F.linear(rows, weight, bias).addmm_(narrow, up.T, alpha=scale)
+            product = F.linear(rows, weight.to(down.dtype), bias)
+            product.addmm_(narrow, up.T, alpha=scale)
         if row_gain is not None:
             _scaled(product, row_gain, bias, out=product)
-        result = product.view(*x.shape[:-1], -1)
+        # Not a view to autograd, as the output of a plain layer is none: others may write into it.
+        result = torch.ops.aten._unsafe_view(product, (*x.shape[:-1], product.shape[-1]))
         ctx.scale = scale
         kept = result if row_gain is not None else None
         ctx.save_for_backward(x, kept, weight, bias, narrow, down, up, row_gain, column_gain)
@@ -156,7 +162,7 @@ class _AdaptedLinear(torch.autograd.Function):
             if weight is None:
                 of_x = of_narrow @ down
             else:
-                of_x = (of_product @ weight).addmm_(of_narrow, down)
+                of_x = (of_product @ weight.to(down.dtype)).addmm_(of_narrow, down)
             if column_gain is not None:
                 of_column_gain = _summed_product(of_x, _rows(x))
                 _times(of_x, column_gain, out=of_x)

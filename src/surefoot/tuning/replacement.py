@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from torch import nn
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
+from surefoot.optim.frozen_weight import frozen_weight
 from surefoot.optim.root_mean_square import root_mean_squares
 from surefoot.optim.scaling import TensorKind, usual_rms
 from surefoot.tuning.layers import AdaptableLayer, AdapterLayer, TuningError
@@ -49,7 +50,7 @@ def replace_targets(
             layer = make_layer(f"{name}.{path}", _adaptable(parts[name].get_submodule(path)))
             parts[name].set_submodule(path, layer)
             layers.append(layer)
-    sizes = root_mean_squares(layer.weight for layer in layers)
+    sizes = root_mean_squares(layer.frozen_weight() for layer in layers)
     trainables = tuple(
         trainable
         for layer, weight_rms in zip(layers, sizes, strict=True)
@@ -109,6 +110,8 @@ def _unadaptable(module: nn.Module) -> str:
     if isinstance(module, NonDynamicallyQuantizableLinear):
         # torch.nn.MultiheadAttention reads its weight and never calls it.
         return "is the output of torch's MultiheadAttention, which never calls it as a layer"
-    if not module.weight.is_floating_point():
-        return f"holds {module.weight.dtype} weights, and only floating point can be adapted"
+    try:
+        frozen_weight(module, "weight")
+    except ValueError as error:
+        return str(error)
     return ""
