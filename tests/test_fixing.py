@@ -177,3 +177,16 @@ def test_repair_is_made_however_the_section_is_written(text: str) -> None:
             expected["train"][change.path.rpartition(".")[2]] = float(change.value)
         mended = tomllib.loads(repaired(text, [change]))
         assert mended.get("train", {}) == expected["train"]
+
+
+def test_file_of_another_trainer_is_left_as_it_is(tmp_path: Path) -> None:
+    theirs = tmp_path / "kohya.toml"
+    theirs.write_text(
+        'pretrained_model_name_or_path = "sd.safetensors"\ntrain_data_dir = "pictures"\n'
+        'network_module = "networks.lora"\noptimizer_type = "AdaFactor"\nlearnin_rate = 1e-4\n',
+        encoding="utf-8",
+    )
+    before = theirs.read_bytes()
+    result = surefoot("check", theirs, "--fix", "--yes")
+    assert theirs.read_bytes() == before
+    assert "was changed" not in result.output

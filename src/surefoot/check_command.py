@@ -83,13 +83,14 @@ def check(
 
     A config or command line of another trainer is judged as that trainer runs it.
     """
-    if mend:
-        if overrides:
-            stderr.print(_("--fix mends run.toml itself: leave the overrides out."))
-            raise typer.Exit(UNUSABLE)
-        fix(run_file, yes=yes)
-    elif not overrides:
+    if mend and overrides:
+        stderr.print(_("--fix mends run.toml itself: leave the overrides out."))
+        raise typer.Exit(UNUSABLE)
+    if not overrides:
+        # Another trainer's file is never written to.
         check_theirs(run_file, form="json" if as_json else form, strict=strict)
+    if mend:
+        fix(run_file, yes=yes)
     judged = judge(run_file, overrides or ())
     code = exit_code(judged.findings)
     if strict and code == OK and _warned(judged.findings):
