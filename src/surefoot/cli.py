@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from typer.main import get_group
@@ -22,6 +22,7 @@ from surefoot.terminal import (
     FOUND,
     INTERRUPTED,
     OK,
+    STOPPED,
     UNUSABLE,
     exit_code,
     exit_unwritable,
@@ -31,6 +32,9 @@ from surefoot.terminal import (
     stderr,
     stdout,
 )
+
+if TYPE_CHECKING:
+    from surefoot.engine.run import Summary
 
 app = typer.Typer(
     name="surefoot",
@@ -196,6 +200,12 @@ def _train(run_file: Path, overrides: list[str] | None) -> None:
         stderr.print(_("The run stopped: {reason}").format(reason=error))
         stderr.print(_("Its checkpoints are whole; mend that, and the same command goes on."))
         raise typer.Exit(FOUND) from None
+    _print_summary(summary, planned.run_folder)
+    if summary.stopped_at:
+        raise typer.Exit(STOPPED)
+
+
+def _print_summary(summary: Summary, run_folder: Path) -> None:
     before, after = summary.validation_before, summary.validation_after
     if summary.resumed_from:
         stdout.print(_("went on from step {step}").format(step=summary.resumed_from))
@@ -208,5 +218,9 @@ def _train(run_file: Path, overrides: list[str] | None) -> None:
         )
     if summary.sheet is not None:
         stdout.print(_("pictures:  {path}").format(path=summary.sheet))
-    stdout.print(_("result:    {path}").format(path=summary.export))
-    stdout.print(_("Next: surefoot sample {folder}").format(folder=planned.run_folder))
+    if summary.stopped_at:
+        said = _("the watch stopped the run at step {step}; what is best is of step {best}")
+        stdout.print(said.format(step=summary.stopped_at, best=summary.steps))
+    if summary.steps:
+        stdout.print(_("result:    {path}").format(path=summary.export))
+        stdout.print(_("Next: surefoot sample {folder}").format(folder=run_folder))

@@ -75,6 +75,21 @@ class Plan:
     cache_folder: Path
 
     @property
+    def watch_every(self) -> int:
+        """Steps between two verdicts of the watch."""
+        return _every(self.config.watch.every, max(5, self.steps // 20))
+
+    @property
+    def keeps_best(self) -> bool:
+        """Whether the checkpoint with the lowest validation loss is kept."""
+        return self.config.watch.keep_best and self.validation_pictures > 0
+
+    @property
+    def disk_needed(self) -> int:
+        """Bytes of all that the run writes."""
+        return self.bytes.needed_on_disk(self.config.save.keep + self.keeps_best)
+
+    @property
     def fingerprint(self) -> str:
         """Equal for two plans exactly if they are of one run: what a checkpoint belongs to."""
         text = json.dumps(_identity(self), sort_keys=True)
@@ -155,7 +170,7 @@ def read_plan(run_folder: Path) -> Plan:
 
 
 # What only looks or writes may change when a run goes on, and so may the machine.
-_LOOKS = ("name", "folder", "preview", "save", "validation", "waive")
+_LOOKS = ("name", "folder", "preview", "save", "validation", "waive", "watch")
 # How it trains from here on may change too; which weights move, and what they are shown, may not.
 _SETTINGS = ("optimizer", "schedule", "objective")
 _TRAIN_SETTINGS = frozenset(

@@ -150,7 +150,7 @@ def _row(
         fan_in=middle.layer_in,
         first=scale.at(middle.rms) * next((rate for rate in rates if rate), 0.0),
         total=total,
-        layer_change=_layer_change(middle, total),
+        layer_change=layer_change(middle, total),
         known=not facts_of(config.optimizer).finds_rate,
         alpha=middle.alpha,
         dtype=weights_dtype(config.tuning),
@@ -226,10 +226,11 @@ def _scale(tensor: PlannedTensor, config: RunConfig) -> StepScale:
 def _steps(config: RunConfig, lr: float, kind: TensorKind) -> list[float]:
     """The step of a steady gradient at every step, before Adafactor's scaling."""
     shares = steady_steps(config.optimizer, kind)
-    return [rate * share for rate, share in zip(_scheduled(config, lr), shares, strict=False)]
+    return [rate * share for rate, share in zip(scheduled_rates(config, lr), shares, strict=False)]
 
 
-def _scheduled(config: RunConfig, lr: float) -> list[float]:
+def scheduled_rates(config: RunConfig, lr: float) -> list[float]:
+    """The learning rate at every step, before what an optimizer makes of it."""
     steps, optimizer = config.train.steps, config.optimizer
     if isinstance(optimizer, AdafactorConfig) and optimizer.relative_step:
         return [
@@ -281,7 +282,7 @@ def _travel(scale: StepScale, rms: float, rates: list[float]) -> float:
     return travelled
 
 
-def _layer_change(tensor: PlannedTensor, total: float) -> float:
+def layer_change(tensor: PlannedTensor, total: float) -> float:
     """The largest relative change of the layer's weight by this tensor alone."""
     match tensor.kind:
         case "lora_up":

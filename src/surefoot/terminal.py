@@ -22,6 +22,7 @@ Format = Literal["text", "json", "sarif"]
 """How a check prints what it found."""
 
 OK, FOUND, UNUSABLE, INTERRUPTED = 0, 1, 2, 130
+OK, FOUND, UNUSABLE, STOPPED, INTERRUPTED = 0, 1, 2, 3, 130
 """Exit codes; the epilog of `surefoot --help` says what they mean."""
 
 # No markup: a path may have brackets in it.

@@ -15,6 +15,7 @@ from surefoot.optimizer_words import OPTIMIZER_WORDS, Words
 from surefoot.rule_words import RULE_WORDS
 from surefoot.trainer_words import TRAINER_FILE_WORDS, TRAINER_WORDS
 from surefoot.tuning_words import TUNING_WORDS
+from surefoot.watch_words import WATCH_WORDS
 
 _WORDS: dict[str, Words] = {
     "SF001": Words(
@@ -279,25 +280,7 @@ _WORDS: dict[str, Words] = {
         N_("the waiver of {code} has nothing to waive here"),
         helps=(N_("remove it, so that it does not hide the finding when it comes back"),),
     ),
-    "SF501": Words(
-        N_("{count} trained tensors have not moved after {steps} steps, {example} among them"),
-        notes=(N_("nothing that they could learn will be learned."),),
-        helps=(N_("stop, and look at the learning rate and the targets; report it if both are "
-                  "right"),),
-    ),
-    "SF502": Words(
-        N_("stopped at step {step}: the gradients of {count} steps in a row were not finite, in "
-           "{example} among others; none of them reached the weights"),
-        helps=(N_("start again under another `name` with a lower learning rate, or with "
-                  "train.precision = \"fp32\""),),
-    ),
-    "SF511": Words(
-        N_("the checkpoint holds the memory of {saved}, this run has {present}: the optimizer's "
-           "memory begins empty"),
-        notes=(N_("the weights go on from the checkpoint; the first steps may be rougher than "
-                  "usual."),),
-        helps=(N_("nothing to do if you meant it; otherwise stop it and set optimizer.kind back"),),
-    ),
+    **WATCH_WORDS,
     **VERDICT_WORDS,
     **TRAINER_WORDS,
 }  # fmt: skip
@@ -348,11 +331,14 @@ def say(finding: Finding) -> Said:
 
 def _derived(values: dict[str, Value]) -> dict[str, Value]:
     """Parts of sentences that are there or not."""
-    near = values.get("near", "")
+    near, cause = values.get("near", ""), values.get("cause", "")
     expected = " / ".join(_(part) for part in str(values.get("expected", "")).split(" / "))
     return {
         "expected": expected,
         "near_hint": _("did you mean `{near}`? ").format(near=near) if near else "",
+        "cause_hint": _("do what {cause} of the check says; otherwise: ").format(cause=cause)
+        if cause
+        else "",
     }
 
 

@@ -17,7 +17,7 @@ from surefoot.wording import WORDS, say
 PACKAGE = Path(surefoot.__file__).parent
 CODE = re.compile(r"SF\d{3}")
 # Filled in by `say` itself.
-DERIVED = {"near_hint", "expected"}
+DERIVED = {"near_hint", "cause_hint", "expected"}
 
 
 def sources() -> list[Path]:

@@ -316,7 +316,7 @@ def test_full_disk_ends_in_one_sentence_and_the_same_command_goes_on(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    small = prepare(tmp_path / "run", values)
+    small = prepare(tmp_path / "run", values, watch__keep_best=False)
     # A checkpoint has two files here, and the export is written through another name.
     fill_the_disk(monkeypatch, files_that_fit=3)
     code, _, errors = call_train(small, capsys)

@@ -53,7 +53,8 @@ def test_every_line_of_a_run_is_a_whole_json_object(values: dict[str, Any], tmp_
     assert names[0] == "started"
     assert names[-1] == "finished"
     once = {"started", "validation", "preview", "checkpoint", "finished"}
-    assert set(names) == once | {"step", "rate"}
+    watched = {"strides", "look", "verdict", "best"}
+    assert set(names) == once | watched | {"step", "rate"}, events
     assert [event["step"] for event in events if event["event"] == "step"] == [1, 2, 3, 4, 5, 6]
     times = [event["time"] for event in events]
     assert times == sorted(times)

@@ -228,7 +228,7 @@ def resolution_that_does_not_fit(plan: Plan, survey: Survey) -> Iterator[Finding
 
 def disk_without_room(plan: Plan, survey: Survey) -> Iterator[Finding]:
     """SF042. Asked before the run, since the last save is the worst place to find out."""
-    needed = plan.bytes.needed_on_disk(plan.config.save.keep)
+    needed = plan.disk_needed
     if 0 <= survey.free_bytes < needed:
         needed -= min(survey.cached_bytes(), plan.bytes.cache)
     if 0 <= survey.free_bytes < needed:

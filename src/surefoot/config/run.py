@@ -144,6 +144,20 @@ class PreviewConfig(Section):
     """Seed of the first prompt; each further prompt takes the next."""
 
 
+class WatchConfig(Section):
+    """What looks on in the run and says whether it learns."""
+
+    on_trouble: Literal["warn", "stop"] = "warn"
+    """`stop`: end the run at the first verdict of trouble, with the best checkpoint as the
+    result."""
+
+    every: Positive | Auto = "auto"
+    """Steps between two verdicts; `auto` is a twentieth of the run, at least 5."""
+
+    keep_best: bool = True
+    """Keep the checkpoint with the lowest validation loss in `best/`, besides those of `save`."""
+
+
 class SaveConfig(Section):
     """Checkpoints, from which the same command goes on, and the result."""
 
@@ -202,6 +216,9 @@ class RunConfig(Section):
 
     preview: PreviewConfig = PreviewConfig()
     """Pictures drawn on the way."""
+
+    watch: WatchConfig = WatchConfig()
+    """Verdicts on the way."""
 
     save: SaveConfig = SaveConfig()
     """Checkpoints and the result."""

@@ -25,7 +25,9 @@ from surefoot.engine.optimizer import build_optimizer
 from surefoot.engine.optimizer_state import OptimizerMemory, kind_and_version
 from surefoot.engine.schedule_free import ScheduleFreeAverage
 from surefoot.engine.session import Session
+from surefoot.engine.stride import Strides
 from surefoot.engine.validation import Validation
+from surefoot.engine.watch import Watch
 from surefoot.engine.wiring import check_wiring
 from surefoot.families import sd15
 from surefoot.families.family import Family
@@ -63,6 +65,7 @@ def assemble(plan: Plan, survey: Survey, events: Events, state: State | None) ->
         ]
     )
     findings: list[Finding] = []
+    strides = Strides(tuned.trainables)  # as they are at the start, whatever is loaded below
     if state is not None:
         load_trained(tuned, state.tensors)
         findings += _restore_optimizer(state, optimizer, memory)
@@ -82,7 +85,9 @@ def assemble(plan: Plan, survey: Survey, events: Events, state: State | None) ->
         batches=Batches(len(order), train.batch_size, plan.config.seed),
         conditioning=conditioning,
         validation=_validation(plan, survey, family, conditioning, cache),
+        watch=Watch(plan, strides, events, 0 if state is None else state.step),
         checkpoints=open_checkpoints(plan),
+        best=open_best(plan),
         events=events,
         first_step=0 if state is None else state.step,
         findings=tuple(findings),
@@ -141,6 +146,11 @@ def open_checkpoints(plan: Plan) -> Checkpoints:
     """The run's checkpoints."""
     folder = plan.run_folder / "checkpoints"
     return Checkpoints(folder, plan.fingerprint, plan.config.save.keep)
+
+
+def open_best(plan: Plan) -> Checkpoints:
+    """The checkpoint with the lowest validation loss, if the run keeps one."""
+    return Checkpoints(plan.run_folder / "best", plan.fingerprint, 1)
 
 
 @torch.no_grad()

@@ -33,6 +33,7 @@ def train(session: Session, reporter: Reporter) -> None:
 
     Raises:
         Refused: If several gradients in a row are not finite.
+        Stopped: If the watch ends the run.
         OSError: If a checkpoint cannot be written.
     """
     plan = session.plan
@@ -44,6 +45,7 @@ def train(session: Session, reporter: Reporter) -> None:
         for step in range(session.first_step, plan.steps):
             started = time.monotonic()
             _set_rate(session, step)
+            session.watch.before_step(step)
             loss = _forward_and_backward(session, step)
             norm = _gradient_norm(session)
             if math.isfinite(norm):
@@ -58,6 +60,7 @@ def train(session: Session, reporter: Reporter) -> None:
             seconds = time.monotonic() - started
             session.events.scalars("step", step + 1, loss=loss, gradient_norm=norm, seconds=seconds)
             session.events.scalars("rate", step + 1, **real_rates(session.optimizer))
+            session.watch.stepped(step + 1, loss)
             if step + 1 == session.first_step + _MOVED_BY:
                 _check_movement(session, movement, reporter)
             _after(session, step + 1, reporter)
@@ -185,22 +188,29 @@ def _after(session: Session, done: int, reporter: Reporter) -> None:
     if done % plan.save_every == 0 or done == plan.steps:
         path = session.checkpoints.write(session.state(done))
         session.events.write("checkpoint", step=done, folder=path.name)
+    session.watch.judge(done, reporter)
 
 
 def _look(session: Session, done: int, reporter: Reporter) -> None:
     """Validation loss and previews after `done` steps, by the weights that are exported."""
     plan, preview = session.plan, session.plan.config.preview
     last = done == plan.steps
+    is_best = False
     with session.averaged():
         if session.validation is not None and (done % plan.validate_every == 0 or last):
             loss = session.validation.loss(session.device)
             session.events.scalars("validation", done, loss=loss)
             reporter.line(_("step {step}: validation loss {loss:.4f}").format(step=done, loss=loss))
+            is_best = session.watch.validated(done, loss)
         if preview.prompts and (done % plan.preview_every == 0 or last):
             folder = plan.run_folder / "samples" / f"step-{done:06d}"
-            draw_previews(session.family, preview, plan.resolution, folder)
+            pictures = draw_previews(session.family, preview, plan.resolution, folder)
+            session.watch.previewed(done, pictures)
             session.events.write("preview", step=done, folder=folder.name)
             check_wiring(session.tuned, session.optimizer)
+    if is_best and plan.keeps_best:
+        path = session.best.write(session.state(done))
+        session.events.write("best", step=done, folder=path.name)
 
 
 def _said(session: Session, loss: float, seconds: float) -> str:

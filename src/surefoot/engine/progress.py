@@ -74,10 +74,12 @@ class Reporter:
             to_go = _("{left:.0f} to go").format(left=left)
             self.console.print("  " + "  ".join(part for part in (said, to_go) if part))
 
-    def finding(self, finding: Finding) -> None:
-        """A finding made while running."""
+    def finding(self, finding: Finding, helps: bool = False) -> None:
+        """A finding made while running, with what helps where asked."""
         said = say(finding)
         self.line(f"{said.level}[{finding.code}] {said.sentence}")
+        for text in said.helps if helps else ():
+            self.line(_("help: ") + text)
 
     def line(self, text: str) -> None:
         """A line above the bar."""

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from surefoot import __version__
 from surefoot.config.load import Loaded
-from surefoot.engine.assemble import assemble, open_checkpoints
+from surefoot.engine.assemble import assemble, open_best, open_checkpoints
 from surefoot.engine.checkpoint import State
 from surefoot.engine.events import Events, read_events
 from surefoot.engine.export import export
@@ -26,6 +26,7 @@ from surefoot.engine.resume import (
     tell_changes,
 )
 from surefoot.engine.session import Session
+from surefoot.engine.watch import Stopped
 from surefoot.finding import Finding, Refused
 from surefoot.formats.files import write_whole
 from surefoot.language import _
@@ -35,7 +36,14 @@ from surefoot.survey import Survey
 
 @dataclass(frozen=True)
 class Summary:
-    """What a run came to; losses are NaN without held-out pictures."""
+    """What a run came to; losses are NaN without held-out pictures.
+
+    Attributes:
+        steps: That what was exported has been trained for; 0 if nothing was.
+        export: The result; the run folder if there is none.
+        stopped_at: The step at which the watch ended the run, 0 if it did not; then the best
+            checkpoint is what was exported, if there is one.
+    """
 
     steps: int
     validation_before: float
@@ -43,6 +51,7 @@ class Summary:
     export: Path
     sheet: Path | None
     resumed_from: int
+    stopped_at: int = 0
 
 
 def run(
@@ -89,11 +98,28 @@ def _run_locked(
         if state is not None:
             tell_changes(plan, state, events, reporter)
         session = _open_session(plan, survey, events, state, reporter)
-        train(session, reporter)
+        try:
+            train(session, reporter)
+        except Stopped as stopped:
+            return _after_stop(stopped, plan, survey, events, first_step)
         result = export(session, survey)
         sheet = _sheet(plan)
         events.write("finished", step=plan.steps, export=result.name)
     return _summary(plan, result, sheet, first_step)
+
+
+def _after_stop(
+    stopped: Stopped, plan: Plan, survey: Survey, events: Events, resumed_from: int
+) -> Summary:
+    """Exports the best checkpoint; that of the last step stays for whoever goes on."""
+    best = open_best(plan).read_last([])
+    until = replace(plan, steps=0 if best is None else best.step)
+    result = plan.run_folder
+    if best is not None:
+        result = export(assemble(until, survey, events, best), survey)
+    events.write("stopped", step=stopped.step, code=stopped.finding.code, best=until.steps)
+    summary = _summary(until, result, _sheet(plan), resumed_from)
+    return replace(summary, stopped_at=stopped.step)
 
 
 def _open_session(
@@ -112,7 +138,7 @@ def _open_session(
 
 def _clear_folder(run_folder: Path) -> None:
     """Removes what an earlier start without a checkpoint has left."""
-    for name in ("samples", "tensorboard"):
+    for name in ("samples", "tensorboard", "best"):
         shutil.rmtree(run_folder / name, ignore_errors=True)
     (run_folder / "events.jsonl").unlink(missing_ok=True)
 

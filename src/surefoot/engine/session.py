@@ -19,6 +19,7 @@ from surefoot.engine.events import Events
 from surefoot.engine.optimizer_state import OptimizerMemory
 from surefoot.engine.schedule_free import ScheduleFreeAverage
 from surefoot.engine.validation import Validation
+from surefoot.engine.watch import Watch
 from surefoot.families.family import Family
 from surefoot.finding import Finding
 from surefoot.optim.in_backward import StepInBackward
@@ -36,6 +37,7 @@ class Session:
         validation: `None` without held-out pictures.
         in_backward: Steps the optimizer within the backward pass, `None` where it steps after it.
         memory: Takes the optimizer's state out for a checkpoint.
+        best: Holds the checkpoint with the lowest validation loss.
         first_step: 0, or the step after the checkpoint that the run goes on from.
         findings: What there is to say of the checkpoint that it goes on from.
     """
@@ -53,7 +55,9 @@ class Session:
     batches: Batches
     conditioning: Conditioning
     validation: Validation | None
+    watch: Watch
     checkpoints: Checkpoints
+    best: Checkpoints
     events: Events
     first_step: int
     findings: tuple[Finding, ...] = ()

@@ -1,0 +1,71 @@
+"""The words of what is found while training, most of it by the watch; as in `wording.py`."""
+
+from __future__ import annotations
+
+from surefoot.language import N_
+from surefoot.optimizer_words import Words
+
+WATCH_WORDS: dict[str, Words] = {
+    "SF501": Words(
+        N_("{count} trained tensors have not moved after {steps} steps, {example} among them"),
+        notes=(N_("nothing that they could learn will be learned."),),
+        helps=(N_("stop, and look at the learning rate and the targets; report it if both are "
+                  "right"),),
+    ),
+    "SF502": Words(
+        N_("stopped at step {step}: the gradients of {count} steps in a row were not finite, in "
+           "{example} among others; none of them reached the weights"),
+        helps=(N_("start again under another `name` with a lower learning rate, or with "
+                  "train.precision = \"fp32\""),),
+    ),
+    "SF511": Words(
+        N_("the checkpoint holds the memory of {saved}, this run has {present}: the optimizer's "
+           "memory begins empty"),
+        notes=(N_("the weights go on from the checkpoint; the first steps may be rougher than "
+                  "usual."),),
+        helps=(N_("nothing to do if you meant it; otherwise stop it and set optimizer.kind back"),),
+    ),
+    "SF519": Words(
+        N_("learning nothing: at this pace `{kind}` changes its layers by {percent:.2g} % in the "
+           "whole run"),
+        notes=(N_("measured on the steps taken, as if all went the same way; a run that learns "
+                  "moves by more than 1 % with adapters, 0.1 % with whole weights."),),
+        helps=(N_("{cause_hint}raise optimizer.lr, {times:.0f} times for a start"),),
+        source="OneTrainer issue 455; sd-scripts issue 98",
+    ),
+    "SF520": Words(
+        N_("lora_up x lora_down is learning nothing: at this pace lora_up changes its layers by "
+           "{percent:.2g} % in the whole run, `{other}` by {other_percent:.2g} %"),
+        notes=(N_("whatever the loss gains comes of the length of the weights' rows alone."),),
+        helps=(N_("{cause_hint}scale steps by the weight (scale_parameter = \"weight\"), or give "
+                  "all tensors one absolute rate (scale_parameter = false, relative_step = "
+                  "false)"),),
+        source="OneTrainer issue 455; torchtune issue 2250",
+    ),
+    "SF521": Words(
+        N_("learning nothing: after {step} steps the validation loss is {now:.4f}, the base "
+           "model's is {base:.4f}"),
+        helps=(N_("{cause_hint}raise optimizer.lr, or look whether the captions say what the "
+                  "pictures show"),),
+    ),
+    "SF522": Words(
+        N_("overfitting: the validation loss was {best:.4f} after {step} steps and is {now:.4f} "
+           "now; the base model's is {base:.4f}"),
+        helps=(N_("{cause_hint}end at {step} steps (`best/` keeps that checkpoint), lower "
+                  "optimizer.lr, or train on more pictures"),),
+        source="sd-scripts issue 193; OneTrainer issue 1408",
+    ),
+    "SF523": Words(
+        N_("diverging: the training loss is {loss:.3g}, it was {level:.3g}; `{fastest}` changes by "
+           "{percent:.2g} % a step"),
+        helps=(N_("{cause_hint}lower optimizer.lr to a third and begin under another `name`"),),
+    ),
+    "SF524": Words(
+        N_("previews turn to noise: roughness {roughness:.2f} ({before:.2f} before training), "
+           "contrast {contrast:.0f} ({contrast_before:.0f})"),
+        notes=(N_("roughness compares neighbours of a latent's width: above 0.5 for noise, "
+                  "near 0 for a smooth picture."),),
+        helps=(N_("{cause_hint}lower optimizer.lr to a third and begin under another `name`"),),
+        source="OneTrainer issue 455; kohya_ss issue 3439",
+    ),
+}  # fmt: skip
