@@ -16,6 +16,7 @@ PATH = Path("a b.safetensors")
     ("message", "reasons"),
     [
         (f"{PATH}: it is short.", ["it is short"]),
+        (f"{PATH}: 太短。", ["太短"]),
         (f"{PATH} is not there; look.", [f"{PATH} is not there; look"]),
         (f"{PATH}:\n  one.\n  two.", ["one", "two"]),
         (f"{PATH}:\n" + "\n".join(f"  no {n}." for n in range(5)), ["no 0 (and 4 more reasons)"]),

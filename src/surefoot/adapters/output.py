@@ -62,7 +62,7 @@ def write_in_format(
 def reasons_of(error: WeightsError, path: Path) -> list[str]:
     """The reasons in an error about a file, without its name; of many the first and a number."""
     told = [line.strip().removeprefix(f"{path}:").strip() for line in str(error).splitlines()]
-    reasons = [line.removesuffix(".") for line in told if line]
+    reasons = [line.rstrip(".。") for line in told if line]
     if len(reasons) <= _MANY:
         return reasons
     # Where there are too many for the error itself, its last line is another number.
