@@ -88,7 +88,7 @@ def survey(loaded: Loaded) -> Survey:
     """Looks at everything that the run names; problems become findings, all at once."""
     config = loaded.config
     findings = optimizer_findings(config.optimizer)
-    model = _survey_model(loaded, findings)
+    model = survey_model(loaded, findings)
     need_captions = config.data.captions == "required"
     data = tuple(
         _survey_pictures(loaded, folder, index, need_captions, findings)
@@ -167,7 +167,8 @@ def _scan_findings(scan: Scan, path: str) -> list[Finding]:
     return findings
 
 
-def _survey_model(loaded: Loaded, findings: list[Finding]) -> ModelSurvey:
+def survey_model(loaded: Loaded, findings: list[Finding]) -> ModelSurvey:
+    """The model of a run; what is wrong with it is added to the findings."""
     config = loaded.config.model
     path = _find_model(loaded, config.path, "model.path", findings)
     if not _exists(path):

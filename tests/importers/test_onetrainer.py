@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from surefoot.builtin import BUILTIN_MODEL
 from surefoot.config.load import load
 from surefoot.finding import Refused
 from surefoot.importers.judge import Reading
@@ -162,6 +163,24 @@ def test_todays_file_without_a_version_stops_but_a_preset_does_not(tmp_path: Pat
     content = {key: value for key, value in SMALL.items() if key != "__version"}
     assert "SF710" in codes(read(tmp_path, content)[0])
     assert "SF710" not in codes(read(tmp_path, content, "#my preset.json")[0])
+
+
+def test_model_at_hand_gives_the_size_of_its_own_weights(tmp_path: Path) -> None:
+    usual = read(tmp_path, kept(scale_parameter=True))[0]
+    content = {**kept(scale_parameter=True), "base_model_name": str(BUILTIN_MODEL)}
+    own = read(tmp_path, content)[0]
+    assert own.plan.sheet[0].numbers != usual.plan.sheet[0].numbers
+    assert own.plan.targets["unet"] != usual.plan.targets["unet"]
+    assert "SF101" in codes(own)
+
+
+@pytest.mark.parametrize(("kind", "name"), [("LOHA", "LoHa"), ("LOKR", "LoKr")])
+def test_other_adapters_that_begin_at_zero_are_judged_too(
+    kind: str, name: str, tmp_path: Path
+) -> None:
+    reading = read(tmp_path, {**kept(scale_parameter=True), "peft_type": kind})[0]
+    found = next(finding for finding in reading.findings if finding.code == "SF101")
+    assert found.values["tuning"] == name
 
 
 def test_every_documented_key_and_one_made_up_is_accounted_for_once(tmp_path: Path) -> None:

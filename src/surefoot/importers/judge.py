@@ -14,7 +14,7 @@ from surefoot.config.run import RunConfig
 from surefoot.data.scan import Scan
 from surefoot.finding import LEVELS, Change, Finding, Value
 from surefoot.importers.record import Spelling, TheirRun
-from surefoot.importers.settle import config_of
+from surefoot.importers.settle import ALSO_FROM_ZERO, config_of
 from surefoot.importers.usual_models import usual_model
 from surefoot.language import _
 from surefoot.plan import Plan, resolve
@@ -85,6 +85,9 @@ def _in_their_keys(finding: Finding, run: TheirRun, planned: Plan) -> Finding:
     if "ignored" in values:
         paths = str(values["ignored"]).split(" + ")
         values["ignored"] = " + ".join(their_key(run, path) or path for path in paths)
+    if "tuning" in values and (setting := run.settings.get("tuning.kind")) is not None:
+        stands_for = ALSO_FROM_ZERO.get(str(setting.values.get("given", "")))
+        values["tuning"] = stands_for or values["tuning"]
     key = their_key(run, finding.path) or finding.path
     return replace(finding, path=key, values=values, changes=tuple(changes))
 

@@ -69,6 +69,9 @@ LIKELY_TARGETS = N_(
 NO_TARGETS = N_(
     "OneTrainer takes layers by parts of their names; write patterns for tuning.targets"
 )
+OTHER_AXIS = N_(
+    "OneTrainer trains the lengths of input columns here, surefoot those of output rows"
+)
 SCALED_RATE = N_("multiplied by the square root of what learning_rate_scaler names")
 SMOOTH_RESTARTS = N_("OneTrainer's falls and rises along a whole cosine, surefoot's jumps back")
 FORCED_CONSTANT = N_("OneTrainer makes it constant for a schedule-free optimizer")
@@ -198,7 +201,9 @@ def _adapter(account: Account) -> None:
             name = "dora" if decomposed else "lora"
             account.set("tuning.kind", name, "training_method")
             account.use("peft_type", "tuning.kind")
-            account.use("lora_decompose", "tuning.kind")
+            by_inputs = decomposed and not account.flag("lora_decompose_output_axis")
+            account.use("lora_decompose", "tuning.kind", OTHER_AXIS if by_inputs else "")
+            account.use("lora_decompose_output_axis", "tuning.kind")
         case "LOHA" | "LOKR":
             account.set("tuning.kind", kind.lower(), "training_method")
             account.use("peft_type", "tuning.kind")

@@ -7,6 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import assert_never
 
+from surefoot.config.load import Loaded
+from surefoot.families.facts import FAMILIES
 from surefoot.finding import Finding
 from surefoot.importers.ai_toolkit import read_ai_toolkit
 from surefoot.importers.diffusers_scripts import read_diffusers
@@ -18,7 +20,9 @@ from surefoot.importers.onetrainer import read_onetrainer
 from surefoot.importers.recognise import Theirs
 from surefoot.importers.record import TRAINER_NAMES, TheirRun
 from surefoot.importers.sd_scripts import read_sd_scripts
+from surefoot.importers.settle import config_of
 from surefoot.importers.simpletuner import read_simpletuner
+from surefoot.survey import ModelSurvey, resolve_path, survey_model
 
 
 def readings(theirs: Theirs, path: Path) -> tuple[Reading, ...]:
@@ -27,9 +31,23 @@ def readings(theirs: Theirs, path: Path) -> tuple[Reading, ...]:
     Raises:
         Refused: If it has values of a wrong type.
     """
-    first, *others = [judge_theirs(run) for run in _runs(theirs, path)]
+    first, *others = [judge_theirs(run, _model_at_hand(run, path)) for run in _runs(theirs, path)]
     others = [other for other in others if other.config != first.config]
     return (_compared(first, others[0]), *others) if others else (first,)
+
+
+def _model_at_hand(run: TheirRun, path: Path) -> ModelSurvey | None:
+    """The model that the run names, if it is a whole one on this machine that surefoot can read."""
+    loaded = Loaded(config_of(run.settings), "", path)
+    try:
+        there = resolve_path(loaded, loaded.config.model.path).exists()
+    except (OSError, ValueError):
+        return None
+    if run.family not in FAMILIES or not there:
+        return None
+    findings: list[Finding] = []
+    found = survey_model(loaded, findings)
+    return found if found.parts and not findings else None
 
 
 def _runs(theirs: Theirs, path: Path) -> tuple[TheirRun, ...]:

@@ -18,6 +18,8 @@ from surefoot.language import N_
 
 OUT_OF_RANGE = N_("surefoot takes no such value here ({bounds}) and uses its own")
 NO_SUCH_KIND = N_("surefoot has no such {section}; {kind} stands in its place")
+ALSO_FROM_ZERO = {"loha": "LoHa", "lokr": "LoKr"}
+"""Adapters that begin at zero as LoRA does, which may stand in for them in the judgement."""
 _STAND_INS = {"tuning": "lora", "optimizer": "adamw", "schedule": "constant"}
 MADE_UP = N_("a stand-in, since the file has nothing usable: write your own")
 # What a run must have, for files that have it wrong or not at all.
@@ -96,8 +98,10 @@ def _take_out(account: Account, problem: ErrorDetails) -> None:
 
 def _stand_in(account: Account, section: str) -> None:
     path = f"{section}.kind"
-    setting = account.settings[path]
-    account.judged.discard(section)
-    key = account.key_called(setting.key)
+    setting = account.settings.get(path)
+    given = "" if setting is None else str(setting.value)
+    if given not in ALSO_FROM_ZERO:
+        account.judged.discard(section)
+    key = account.key_called(setting.key) if setting is not None else ""
     kind = _STAND_INS[section]
-    account.set(path, kind, key, NO_SUCH_KIND, section=section, kind=kind)
+    account.set(path, kind, key, NO_SUCH_KIND, section=section, kind=kind, given=given)
