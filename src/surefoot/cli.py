@@ -18,6 +18,7 @@ from surefoot.config.run import RunConfig
 from surefoot.finding import Refused
 from surefoot.importer_commands import import_file
 from surefoot.language import _, choose, translate_libraries
+from surefoot.probe_command import probe
 from surefoot.terminal import (
     FOUND,
     INTERRUPTED,
@@ -97,6 +98,7 @@ def _common(
 
 app.command()(plan)
 app.command()(check)
+app.command()(probe)
 app.command("import")(import_file)
 
 

@@ -68,4 +68,13 @@ WATCH_WORDS: dict[str, Words] = {
         helps=(N_("{cause_hint}lower optimizer.lr to a third and begin under another `name`"),),
         source="OneTrainer issue 455; kohya_ss issue 3439",
     ),
+    "SF530": Words(
+        N_("the loss is not finite after {step} steps"),
+        helps=(N_("lower optimizer.lr, or set train.precision = \"fp32\""),),
+    ),
+    "SF531": Words(
+        N_("`{kind}` moves by {measured:.1e} of itself a step, the sheet predicts {predicted:.1e}"),
+        helps=(N_("look at the learning rate and the optimizer's options; report it if both are "
+                  "right"),),
+    ),
 }  # fmt: skip

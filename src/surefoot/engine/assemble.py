@@ -85,6 +85,7 @@ def assemble(plan: Plan, survey: Survey, events: Events, state: State | None) ->
         batches=Batches(len(order), train.batch_size, plan.config.seed),
         conditioning=conditioning,
         validation=_validation(plan, survey, family, conditioning, cache),
+        strides=strides,
         watch=Watch(plan, strides, events, 0 if state is None else state.step),
         checkpoints=open_checkpoints(plan),
         best=open_best(plan),

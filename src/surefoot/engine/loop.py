@@ -46,10 +46,10 @@ def train(session: Session, reporter: Reporter) -> None:
             started = time.monotonic()
             _set_rate(session, step)
             session.watch.before_step(step)
-            loss = _forward_and_backward(session, step)
-            norm = _gradient_norm(session)
+            loss = forward_and_backward(session, step)
+            norm = gradient_norm(session)
             if math.isfinite(norm):
-                _step(session)
+                step_optimizer(session)
                 _limit_norms(session, step)
                 refused = 0
             else:
@@ -67,7 +67,7 @@ def train(session: Session, reporter: Reporter) -> None:
             reporter.advance(_said(session, loss, seconds))
 
 
-def _forward_and_backward(session: Session, step: int) -> float:
+def forward_and_backward(session: Session, step: int) -> float:
     """Adds up the gradients of a step, and steps in the last backward pass where that is asked.
 
     Returns the mean loss.
@@ -113,7 +113,7 @@ def _loss(session: Session, step: int, part: int) -> Tensor:
     return losses.mean()
 
 
-def _gradient_norm(session: Session) -> float:
+def gradient_norm(session: Session) -> float:
     """The norm of all gradients before clipping; clips where asked."""
     if session.in_backward is not None:
         return float(session.in_backward.gradient_norm())
@@ -134,7 +134,7 @@ def _set_rate(session: Session, step: int) -> None:
         group["lr"] = rate
 
 
-def _step(session: Session) -> None:
+def step_optimizer(session: Session) -> None:
     """A step after the backward pass, unless it was taken within."""
     if session.in_backward is None:
         session.optimizer.step()

@@ -18,6 +18,7 @@ from surefoot.engine.ema import MovingAverage
 from surefoot.engine.events import Events
 from surefoot.engine.optimizer_state import OptimizerMemory
 from surefoot.engine.schedule_free import ScheduleFreeAverage
+from surefoot.engine.stride import Strides
 from surefoot.engine.validation import Validation
 from surefoot.engine.watch import Watch
 from surefoot.families.family import Family
@@ -55,6 +56,7 @@ class Session:
     batches: Batches
     conditioning: Conditioning
     validation: Validation | None
+    strides: Strides
     watch: Watch
     checkpoints: Checkpoints
     best: Checkpoints

@@ -1,0 +1,165 @@
+"""A few real steps of a run, in a copy that is thrown away: what they did, what all will cost."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+
+from surefoot.engine.assemble import assemble
+from surefoot.engine.events import Events
+from surefoot.engine.loop import forward_and_backward, gradient_norm, step_optimizer
+from surefoot.engine.session import Session
+from surefoot.engine.watch_verdict import Stride
+from surefoot.engine.wiring import Movement, check_wiring
+from surefoot.finding import Finding, StepRow
+from surefoot.plan import Plan
+from surefoot.sheet import scheduled_rates
+from surefoot.survey import Survey
+
+_OFF = 10.0  # times the predicted step, or less than its tenth
+
+
+@dataclass(frozen=True)
+class KindProbe:
+    """Steps of one kind of tensor, as a share of itself; of `lora_up`, of its layer."""
+
+    kind: str
+    measured: float
+    predicted: float
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What the probe found.
+
+    Attributes:
+        steps: Steps taken, at the full learning rate.
+        losses: Of each step.
+        kinds: Steps by kind of tensor; the prediction is the plan's sheet.
+        seconds_per_step: Median, the first step left out.
+        run_seconds: All steps of the run at that pace, without validation and previews.
+        peak_bytes: Of the device's memory; on the CPU, of the whole process.
+        disk_bytes: What the run will write.
+        findings: What is wrong.
+    """
+
+    steps: int
+    losses: tuple[float, ...]
+    kinds: tuple[KindProbe, ...]
+    seconds_per_step: float
+    run_seconds: float
+    peak_bytes: int
+    disk_bytes: int
+    findings: tuple[Finding, ...]
+
+
+def probe(plan: Plan, survey: Survey, steps: int) -> Probe:
+    """Takes `steps` steps, at least two; the run's own folder is not touched.
+
+    Only the pictures of these steps are encoded.
+
+    Raises:
+        Refused: If the device is not there, or a class does not take its arguments.
+    """
+    with TemporaryDirectory() as folder:
+        copy = replace(plan, run_folder=Path(folder))
+        with Events(copy.run_folder, 0) as events:
+            return _taken(assemble(copy, survey, events, None), max(2, steps))
+
+
+def _taken(session: Session, steps: int) -> Probe:
+    plan = session.plan
+    movement = Movement(session.tuned, session.optimizer)
+    losses: list[float] = []
+    seconds: list[float] = []
+    strides: list[dict[str, Stride]] = []
+    for group in session.optimizer.param_groups:
+        group["lr"] = plan.lr  # a warm-up would hide what the run does later
+    for step in range(steps):
+        session.strides.before_step()
+        started = time.monotonic()
+        losses.append(forward_and_backward(session, step))
+        if math.isfinite(gradient_norm(session)):
+            step_optimizer(session)
+        session.optimizer.zero_grad(set_to_none=True)
+        strides.append(session.strides.read())  # waits for the device
+        seconds.append(time.monotonic() - started)
+    check_wiring(session.tuned, session.optimizer)
+    kinds = tuple(_kinds(plan, strides))
+    pace = statistics.median(seconds[1:])
+    return Probe(
+        steps=steps,
+        losses=tuple(losses),
+        kinds=kinds,
+        seconds_per_step=pace,
+        run_seconds=pace * plan.steps,
+        peak_bytes=_peak_bytes(session.device),
+        disk_bytes=plan.disk_needed,
+        findings=(*_unmoved(movement, steps), *_off(kinds), *_not_finite(losses)),
+    )
+
+
+def _kinds(plan: Plan, strides: list[dict[str, Stride]]) -> list[KindProbe]:
+    """The median step of each kind, beside what the sheet gives for the highest rate of the run."""
+    rates = scheduled_rates(plan.config, plan.lr)
+    # The sheet's first step may be one of the warm-up; the probe takes those of the full rate.
+    full = max(rates) / next((rate for rate in rates if rate), 1.0)
+    predicted = {row.kind: full * _share(row) for row in plan.sheet if row.known}
+    measured: Mapping[str, float] = {
+        kind: statistics.median(found[kind].per_step for found in strides[1:])
+        for kind in strides[-1]
+    }
+    return [KindProbe(kind, took, predicted.get(kind, math.nan)) for kind, took in measured.items()]
+
+
+def _share(row: StepRow) -> float:
+    """The sheet's first step as a share of the tensor itself; of `lora_up`, of its layer."""
+    if row.kind == "lora_up":
+        return row.first * row.layer_change / row.total if row.total else 0.0
+    return row.first / row.rms if row.rms else 0.0
+
+
+def _unmoved(movement: Movement, steps: int) -> list[Finding]:
+    unmoved = movement.unmoved()
+    if not unmoved:
+        return []
+    values = {"count": len(unmoved), "steps": steps, "example": unmoved[0]}
+    return [Finding("SF501", "error", "", dict(values))]
+
+
+def _off(kinds: tuple[KindProbe, ...]) -> list[Finding]:
+    return [
+        Finding(
+            "SF531",
+            "warning",
+            "optimizer",
+            {"kind": item.kind, "measured": item.measured, "predicted": item.predicted},
+        )
+        for item in kinds
+        if item.predicted > 0
+        and not item.predicted / _OFF <= item.measured <= item.predicted * _OFF
+    ]
+
+
+def _not_finite(losses: list[float]) -> list[Finding]:
+    bad = [step for step, loss in enumerate(losses, 1) if not math.isfinite(loss)]
+    return [Finding("SF530", "error", "optimizer.lr", {"step": bad[0]})] if bad else []
+
+
+def _peak_bytes(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
