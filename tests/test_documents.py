@@ -31,6 +31,7 @@ BILINGUAL = [
             "optimizer-memory",
             "schedules",
             "use-adafactor-anywhere",
+            "watch-and-probe",
             "optimizers/README",
             *(f"optimizers/{kind}" for kind in UNIONS["optimizer"]),
         )
