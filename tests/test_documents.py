@@ -30,6 +30,7 @@ BILINGUAL = [
             "import-and-check-other-trainers",
             "optimizer-memory",
             "schedules",
+            "tunings",
             "use-adafactor-anywhere",
             "watch-and-probe",
             "optimizers/README",

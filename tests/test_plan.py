@@ -226,7 +226,7 @@ def test_plan_that_is_missing_or_no_plan_is_an_error(tmp_path: Path) -> None:
     [
         ("seed=1", {"seed"}),
         ("tuning.rank=8", {"tuning.rank", "resolved.targets.unet"}),
-        ("tuning.kind=lora", {"tuning.kind"}),
+        ("tuning.kind=lora", {"tuning.kind", "tuning.norm_axis"}),
         ("tuning.targets=attention", {"tuning.targets", "resolved.targets.unet"}),
         ("data.flip=true", {"data.flip"}),
         ("data.folders.0.repeats=2", {"data.folders", "resolved.pictures_in_epoch"}),

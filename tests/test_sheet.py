@@ -37,6 +37,8 @@ TUNINGS = {
     "full": 'kind = "full"',
     "lora": 'kind = "lora"\nrank = 64\nalpha = 8.0\ntargets = "all"',
     "dora": 'kind = "dora"\nrank = 64\nalpha = 8.0\ntargets = "all"',
+    "loha": 'kind = "loha"\nrank = 256\nalpha = 8.0\ntargets = "all"',
+    "dora input": 'kind = "dora"\nrank = 64\nalpha = 8.0\ntargets = "all"\nnorm_axis = "input"',
 }
 OPTIMIZERS = {
     "adafactor true": 'kind = "adafactor"\nscale_parameter = true\nlr = 1e-3',
@@ -171,6 +173,30 @@ def test_the_sheet_predicts_the_first_step_and_the_memory_of_the_real_optimizer(
         assert taken == pytest.approx(row.first, rel=STEP_TOLERANCE)
     numbers = sum(parameter.numel() for parameter in parameters)
     assert (plan.trained_numbers, plan.bytes.trained) == (numbers, 4 * numbers)
+    assert plan.bytes.optimizer == bytes_held(optimizer)
+
+
+@pytest.mark.parametrize("optimizer_name", ["adafactor weight", "adamw"])
+@pytest.mark.parametrize("rank", [2, 64])
+def test_the_sheet_predicts_lokr_but_for_the_chance_in_its_small_matrices(
+    plan_of: Callable[[str, str], Plan], rank: int, optimizer_name: str
+) -> None:
+    tuning = f'kind = "lokr"\nrank = {rank}\nalpha = 1.0\nfactor = 2'
+    plan = plan_of(tuning, OPTIMIZERS[optimizer_name])
+    tuned = attach(plan, load_family(plan, torch.device("cpu")))
+    optimizer = build_optimizer(plan.config.optimizer, plan.lr, tuned.trainables)
+    steps = step_once(optimizer, [item.parameter for item in tuned.trainables])
+    kinds = by_kind(tuned.trainables)
+    rows = {row.kind: row for row in plan.sheet}
+    assert rows.keys() == kinds.keys()
+    for kind, members in kinds.items():
+        assert rows[kind].numbers == sum(item.parameter.numel() for item in members)
+    first = [
+        float(step.median())
+        for item, step in zip(tuned.trainables, steps, strict=True)
+        if item.kind == "lora_up"
+    ]
+    assert rows["lora_up"].first == pytest.approx(median(first), rel=STEP_TOLERANCE)
     assert plan.bytes.optimizer == bytes_held(optimizer)
 
 

@@ -35,7 +35,9 @@ class StepRow:
     """What one kind of tensor will do: a row of the effective-step sheet.
 
     `rms` is the tensor's own root mean square at the start, `weight_rms` that of its layer's
-    weight, `fan_in` the inputs of that layer, `alpha` that of its adapter.
+    weight as Adafactor's weight rule takes it, `fan_in` the inputs of that layer, `alpha` that of
+    its adapter.
+    `part` is empty where all parts have one learning rate.
     `first` and `total` are per element: at the first step, and over the run if every step went
     the same way. `layer_change` is how far `total` could change the layer, relative to its weight.
     Not `known`: the optimizer finds its learning rate in the run, and these are with a rate of 1.
@@ -60,6 +62,12 @@ class StepRow:
     dtype: str = "fp32"
     later: tuple[float, float, float] = (0.0, 0.0, 0.0)
     full_lr: float = 0.0
+    part: str = ""
+
+    @property
+    def name(self) -> str:
+        """What to call it."""
+        return f"{self.part}.{self.kind}" if self.part else self.kind
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,16 @@ from surefoot.config.schedule import (
     PolynomialConfig,
     RexConfig,
 )
-from surefoot.config.tuning import DoraConfig, FullConfig, TuningConfig, weights_dtype
+from surefoot.config.tuning import (
+    AnyAdapterConfig,
+    DoraConfig,
+    FullConfig,
+    LohaConfig,
+    LokrConfig,
+    LoraConfig,
+    TuningConfig,
+    weights_dtype,
+)
 from surefoot.families.facts import FAMILIES
 from surefoot.finding import StepRow
 from surefoot.formats.headers import TensorHeader
@@ -28,6 +37,12 @@ from surefoot.optim.scaling import StepScale, TensorKind, lora_up_factor, step_s
 from surefoot.optim.schedules import Schedule, relative_rate, steps_of_share
 from surefoot.optim.steady import steady_steps
 from surefoot.survey import ModelSurvey
+from surefoot.tuning.factor_shapes import (
+    Factors,
+    loha_factors,
+    lokr_factors,
+    lora_factors,
+)
 from surefoot.tuning.targets import Target
 
 
@@ -39,6 +54,9 @@ class PlannedTensor:
         rms: Its own root mean square at the start.
         weight_rms: That of the weight of its layer; `layer_in` is the length of the weight's rows.
         shape: As the optimizer sees it.
+        part: What it belongs to, such as `unet`.
+        reach: What its step changes the weight by before alpha / rank; of `lora_up` only.
+        as_lora: By what the weight rule takes `weight_rms` to be larger; of `lora_up` only.
     """
 
     kind: TensorKind
@@ -49,6 +67,9 @@ class PlannedTensor:
     rank: int
     layer_in: int
     shape: tuple[int, ...] = ()
+    part: str = ""
+    reach: float = 0.0
+    as_lora: float = 1.0
 
 
 ORDER: tuple[TensorKind, ...] = (
@@ -82,7 +103,7 @@ def _whole_parts(tuning: FullConfig, model: ModelSurvey) -> Iterable[PlannedTens
             width = math.prod(header.shape[1:])
             kind = _kind(name, header.shape)
             usual = rms or usual_rms(_fan_in(name, kind, model.parts[part].headers))
-            yield PlannedTensor(kind, header.numbers, rms, usual, 1.0, 0, width, header.shape)
+            yield PlannedTensor(kind, header.numbers, rms, usual, 1.0, 0, width, header.shape, part)
 
 
 def _fan_in(name: str, kind: TensorKind, headers: Mapping[str, TensorHeader]) -> int:
@@ -100,43 +121,79 @@ def _kind(name: str, shape: tuple[int, ...]) -> TensorKind:
     return "norm" if "norm" in name else "bias"
 
 
+def planned_factors(tuning: AnyAdapterConfig, shape: tuple[int, ...], rank: int) -> Factors:
+    """What the adapter of a layer consists of."""
+    match tuning:
+        case LoraConfig() | DoraConfig():
+            return lora_factors(shape, rank)
+        case LohaConfig():
+            return loha_factors(shape, rank)
+        case LokrConfig():
+            return lokr_factors(shape, rank, tuning.factor, decompose_both=tuning.decompose_both)
+        case _:
+            assert_never(tuning)
+
+
 def _adapter(
-    tuning: TuningConfig, model: ModelSurvey, part: str, name: str, target: Target
+    tuning: AnyAdapterConfig, model: ModelSurvey, part: str, name: str, target: Target
 ) -> list[PlannedTensor]:
     rank, alpha = target.rank, target.alpha
     header = model.parts[part].headers[f"{name}.weight"]
     out, width = header.shape[0], math.prod(header.shape[1:])
     weight_rms = model.parts[part].rms(f"{name}.weight") or usual_rms(width)
-    # Kaiming with a = sqrt(5) is uniform in +-1/sqrt(width): RMS 1/sqrt(3 width). The kernel is
-    # in `lora_down`, so this holds for convolutions too.
-    down_rms = 1.0 / math.sqrt(3 * width)
-    kernel = header.shape[2:]
-    up, down = (out, rank, *(1 for _ in kernel)), (rank, *header.shape[1:])
+    factors = planned_factors(tuning, header.shape, rank)
     tensors = [
-        PlannedTensor("lora_up", out * rank, 0.0, weight_rms, alpha, rank, width, up),
-        PlannedTensor("lora_down", width * rank, down_rms, weight_rms, alpha, rank, width, down),
+        PlannedTensor(
+            "lora_down" if factor.rms else "lora_up",
+            math.prod(factor.shape),
+            factor.rms,
+            weight_rms,
+            float(rank) if factors.is_whole else alpha,
+            rank,
+            width,
+            factor.shape,
+            part,
+            factors.reach,
+            factors.as_lora,
+        )
+        for factor in factors.all
     ]
     if isinstance(tuning, DoraConfig):
-        # The row norms of W: their mean square is the width times that of W.
-        rms = weight_rms * math.sqrt(width)
-        tensors.append(PlannedTensor("magnitude", out, rms, weight_rms, alpha, rank, width, (out,)))
+        # The norms of W along an axis: their mean square is that of W times what each is over.
+        count = out if tuning.norm_axis == "output" else header.shape[1]
+        rms = weight_rms * math.sqrt(header.numbers / count)
+        tensors.append(
+            PlannedTensor("magnitude", count, rms, weight_rms, alpha, rank, width, (count,), part)
+        )
     return tensors
 
 
 def effective_steps(
     tensors: list[PlannedTensor], config: RunConfig, lr: float
 ) -> tuple[StepRow, ...]:
-    """One row for each kind of tensor; its steps are those of the tensor with the median step."""
+    """One row for each kind of tensor; its steps are those of the tensor with the median step.
+
+    Where parts have learning rates of their own, one for each kind in each part.
+    """
+    apart = config.optimizer.part_lr
     rows: list[StepRow] = []
     for kind in ORDER:
-        members = [tensor for tensor in tensors if tensor.kind == kind]
-        if members:
-            rows.append(_row(kind, members, config, _steps(config, lr, kind)))
+        for part in config.tuning.parts if apart else ("",):
+            members = [
+                tensor for tensor in tensors if tensor.kind == kind and part in ("", tensor.part)
+            ]
+            if members:
+                rate = apart.get(part, lr) if part else lr
+                rows.append(_row(kind, part, members, config, _steps(config, rate, kind)))
     return tuple(rows)
 
 
 def _row(
-    kind: TensorKind, members: list[PlannedTensor], config: RunConfig, rates: list[float]
+    kind: TensorKind,
+    part: str,
+    members: list[PlannedTensor],
+    config: RunConfig,
+    rates: list[float],
 ) -> StepRow:
     middle = _middle(members, config)
     scale = _scale(middle, config)
@@ -146,7 +203,7 @@ def _row(
         tensors=len(members),
         numbers=sum(tensor.numbers for tensor in members),
         rms=_median([tensor.rms for tensor in members]),
-        weight_rms=middle.weight_rms,
+        weight_rms=_taken_rms(middle),
         fan_in=middle.layer_in,
         first=scale.at(middle.rms) * next((rate for rate in rates if rate), 0.0),
         total=total,
@@ -156,6 +213,7 @@ def _row(
         dtype=weights_dtype(config.tuning),
         later=_later(scale.at(middle.rms), rates),
         full_lr=_full_rate(middle, scale.at(middle.rms) * max(rates, default=0.0)),
+        part=part,
         lost=_lost(config, middle.rms, [scale.at(middle.rms) * rate for rate in rates]),
     )
 
@@ -170,9 +228,7 @@ def _full_rate(tensor: PlannedTensor, step: float) -> float:
     """The RMS of a step's change of the layer's weight, which is Adam's rate for a whole weight."""
     match tensor.kind:
         case "lora_up":
-            # alpha / rank * dB A: rank terms of random sign, each dB * RMS(A).
-            down = 1.0 / math.sqrt(3 * tensor.layer_in)
-            return tensor.alpha / tensor.rank * step * down * math.sqrt(tensor.rank)
+            return tensor.alpha / tensor.rank * step * tensor.reach
         case "lora_down":
             return 0.0  # it meets a lora_up of zeros
         case "magnitude":
@@ -203,10 +259,15 @@ def _middle(members: list[PlannedTensor], config: RunConfig) -> PlannedTensor:
     """The tensor with the median step; of equal ones, that with the median step by the weight."""
 
     def size(tensor: PlannedTensor) -> tuple[float, float]:
-        by_weight = lora_up_factor(tensor.layer_in) * tensor.weight_rms
+        by_weight = lora_up_factor(tensor.layer_in) * tensor.weight_rms * tensor.as_lora
         return _scale(tensor, config).at(tensor.rms), by_weight
 
     return sorted(members, key=size)[len(members) // 2]
+
+
+def _taken_rms(tensor: PlannedTensor) -> float:
+    """What the weight rule takes for the RMS of the layer."""
+    return tensor.weight_rms * (tensor.as_lora if tensor.kind == "lora_up" else 1.0)
 
 
 def _scale(tensor: PlannedTensor, config: RunConfig) -> StepScale:
@@ -216,7 +277,7 @@ def _scale(tensor: PlannedTensor, config: RunConfig) -> StepScale:
     return step_scale(
         tensor.kind,
         optimizer.scale_parameter,
-        weight_rms=tensor.weight_rms,
+        weight_rms=_taken_rms(tensor),
         fan_in=tensor.layer_in,
         alpha=tensor.alpha,
         eps2=optimizer.eps2,
@@ -286,10 +347,7 @@ def layer_change(tensor: PlannedTensor, total: float) -> float:
     """The largest relative change of the layer's weight by this tensor alone."""
     match tensor.kind:
         case "lora_up":
-            # s * B A with B = +-total: rank terms, each total * RMS(A); A starts at 1/sqrt(3 in).
-            scale = tensor.alpha / tensor.rank
-            down = 1.0 / math.sqrt(3 * tensor.layer_in)
-            update = scale * total * down * math.sqrt(tensor.rank)
+            update = tensor.alpha / tensor.rank * total * tensor.reach
             return update / tensor.weight_rms if tensor.weight_rms else 0.0
         case "lora_down" | "magnitude" | "weight" | "bias" | "norm" | "embedding":
             return total / tensor.rms if tensor.rms else 0.0

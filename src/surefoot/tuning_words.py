@@ -29,4 +29,38 @@ TUNING_WORDS: dict[str, Words] = {
         helps=(N_("give such layers a lower one by rank_pattern; the rest is memory for nothing"),),
         source="Hu et al. 2021, LoRA, section 4.1",
     ),
+    "SF143": Words(
+        N_("a learning rate is given for the {part}, which is not trained: only {trained} is"),
+        helps=(N_("remove it, or put the part into tuning.parts"),),
+    ),
+    "SF144": Words(
+        N_("part_lr has no effect with relative_step, which sets the rate of every tensor itself"),
+        helps=(N_("remove part_lr, or set relative_step = false"),),
+    ),
+    "SF145": Words(
+        N_("{kind} finds one learning rate for all that it trains, and part_lr would pull it "
+           "apart"),
+        notes=(N_("a factor other than 1 in one part spoils what is found for the others."),),
+        helps=(N_("remove part_lr, or take an optimizer whose rate you give, such as adamw"),),
+        source="Prodigy issues 3 and 16",
+    ),
+    "SF146": Words(
+        N_("norm_axis = \"input\" is read right by ComfyUI and OneTrainer only: PEFT and diffusers "
+           "take the {count} magnitudes for those of outputs, or refuse the file"),
+        helps=(N_("set norm_axis = \"output\" unless the file is for one of the two"),),
+        source="LyCORIS issues 216 and 246; ComfyUI issue 7602",
+    ),
+    "SF147": Words(
+        N_("dropout = {dropout:g} leaves {percent:.0f} % of the adapters' inputs at each step: "
+           "they learn slowly, and from noise"),
+        helps=(N_("0.05 to 0.2 is customary, and 0 for short runs"),),
+        source="Hu et al. 2021, LoRA, appendix D",
+    ),
+    "SF512": Words(
+        N_("{rows} rows of the frozen weights are zero, in {layers} layers, most of them in "
+           "{path}: DoRA scales what a row is, so that these cannot learn"),
+        notes=(N_("they stay as they are; nothing else is disturbed."),),
+        helps=(N_("take tuning.kind = \"lora\" if they are to learn"),),
+        source="PEFT issue 2049",
+    ),
 }  # fmt: skip

@@ -8,7 +8,40 @@ ADAMW = "optimizer.kind=adamw"
 FULL = "tuning.kind=full"
 RSLORA = "tuning.rslora=true"
 
+RATE = "optimizer.part_lr={text_encoder = 1e-5}"
+BOTH = "tuning.parts=['unet', 'text_encoder']"
+
 TUNING_CASES = (
+    Case(
+        "SF143",
+        "rates_of_parts",
+        "error",
+        (RATE,),
+        ((RATE, BOTH), ()),
+        {"part": "text_encoder", "trained": "unet"},
+        "optimizer.part_lr.text_encoder",
+    ),
+    Case(
+        "SF144",
+        "rates_of_parts",
+        "error",
+        (RATE, BOTH, "optimizer.relative_step=true"),
+        ((RATE, BOTH, ADAMW),),
+        {},
+        "optimizer.part_lr",
+    ),
+    Case(
+        "SF145",
+        "rates_of_parts",
+        "error",
+        (RATE, BOTH, "optimizer.kind=prodigy"),
+        (
+            (RATE, BOTH, "optimizer.kind=lion"),
+            (BOTH, "optimizer.kind=prodigy"),
+        ),
+        {"kind": "prodigy"},
+        "optimizer.part_lr",
+    ),
     Case(
         "SF140",
         "patterns_that_match_nothing",
@@ -57,5 +90,23 @@ TUNING_CASES = (
         (("tuning.rank=128",), (FULL,)),
         {"rank": 129, "limit": 128},
         "tuning.rank",
+    ),
+    Case(
+        "SF146",
+        "axis_that_few_read",
+        "note",
+        ("tuning.norm_axis=input",),
+        (("tuning.norm_axis=output",), ("tuning.kind=lora",)),
+        {},
+        "tuning.norm_axis",
+    ),
+    Case(
+        "SF147",
+        "dropout_of_most",
+        "warning",
+        ("tuning.dropout=0.75",),
+        (("tuning.dropout=0.5",), (FULL,)),
+        {"dropout": 0.75, "percent": 25.0},
+        "tuning.dropout",
     ),
 )

@@ -164,7 +164,7 @@ def test_bad_override_is_said_together_with_what_is_wrong_in_the_file(tmp_path: 
         ("schedule.warmup_steps", "0.1", "a whole number"),
         ("schedule.warmup_fraction", "1.0", "< 1.0"),
         ("optimizer.kind", '"adafactr"', " / ".join(f'"{kind}"' for kind in UNIONS["optimizer"])),
-        ("tuning.kind", "3", '"full" / "lora" / "dora"'),
+        ("tuning.kind", "3", '"full" / "lora" / "dora" / "loha" / "lokr"'),
         ("tuning.parts.0", '"vae"', '"unet" / "text_encoder"'),
         ("tuning.targets.1", "3", "text in quotes"),
         ("tuning.parts", "[]", "a list with something in it"),
@@ -215,7 +215,7 @@ def test_unknown_key_is_named_with_the_one_that_was_meant(
 def test_key_of_another_optimizer_is_unknown_here(tmp_path: Path) -> None:
     findings = refused(write(tmp_path, SMALLEST), "optimizer.kind=adamw", "optimizer.eps2=1")
     known = str(findings["optimizer.eps2"].values["known"]).split(", ")
-    assert known == ["kind", "lr", "beta1", "beta2", "eps", "weight_decay"]
+    assert known == ["kind", "lr", "beta1", "beta2", "eps", "weight_decay", "part_lr"]
 
 
 def test_missing_keys_are_all_named(tmp_path: Path) -> None:

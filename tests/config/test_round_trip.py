@@ -34,7 +34,7 @@ def section(
     return st.fixed_dictionaries(required or {}, optional=optional)
 
 
-def adapter(kind: str) -> st.SearchStrategy[dict[str, Any]]:
+def adapter(kind: str, **own: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
     return section(
         {"kind": st.just(kind)},
         parts=parts,
@@ -44,6 +44,8 @@ def adapter(kind: str) -> st.SearchStrategy[dict[str, Any]]:
         rank_pattern=st.dictionaries(text, st.integers(1, 4096), max_size=3),
         alpha_pattern=st.dictionaries(text, positive(1e6) | st.just("auto"), max_size=3),
         rslora=st.booleans(),
+        dropout=st.floats(0, 0.99),
+        **own,
     )
 
 
@@ -129,7 +131,11 @@ documents = section(
     format=st.just(1),
     folder=paths,
     seed=st.integers(0, 2**63 - 1),
-    tuning=adapter("dora") | adapter("lora") | section({"kind": st.just("full")}, parts=parts),
+    tuning=adapter("dora", norm_axis=st.sampled_from(["output", "input"]))
+    | adapter("lora")
+    | adapter("loha")
+    | adapter("lokr", factor=st.integers(2, 64) | st.just("auto"), decompose_both=st.booleans())
+    | section({"kind": st.just("full")}, parts=parts),
     optimizer=adafactor | adamw | libraries,
     schedule=schedule("constant")
     | schedule("linear", end_factor=st.floats(0, 1))

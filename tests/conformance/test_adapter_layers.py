@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from surefoot.tuning import dora, lora
+from surefoot.tuning import dora, loha, lokr, lora
 from surefoot.tuning.delta import SMALLEST_SQUARED_NORM, normed_dimensions, weight_delta
 from surefoot.tuning.layers import AdapterLayer
 from surefoot.tuning.merging import merged
@@ -26,6 +26,9 @@ TUNINGS: dict[str, tuple[Attach, dict[str, Any]]] = {
     "lora": (lora.attach, {}),
     "dora over outputs": (dora.attach, {"axis": "output"}),
     "dora over inputs": (dora.attach, {"axis": "input"}),
+    "loha": (loha.attach, {}),
+    "lokr": (lokr.attach, {}),
+    "lokr of whole sides": (lokr.attach, {"factor": 2}),
 }
 LAYERS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "linear": (lambda: nn.Linear(12, 10), (3, 5, 12)),

@@ -148,7 +148,11 @@ def _toml(document: Values) -> str:
 
 def _literal(value: object) -> str:
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{key} = {_literal(inner)}" for key, inner in value.items()) + "}"
+        return (
+            "{"
+            + ", ".join(f"{json.dumps(key)} = {_literal(inner)}" for key, inner in value.items())
+            + "}"
+        )
     if isinstance(value, list):
         return "[" + ", ".join(_literal(inner) for inner in value) + "]"
     return json.dumps(value)

@@ -90,7 +90,9 @@ def _optimizer(plan: Plan) -> str:
     else:
         name = optimizer.name if isinstance(optimizer, NamedOptimizerConfig) else optimizer.kind
     warmup = _(", warm-up {steps}").format(steps=schedule.warmup_steps)
-    return f"{name}, lr {plan.lr:g} {schedule.kind}{warmup if schedule.warmup_steps else ''}"
+    rates = [f"{plan.lr:g}", *(f"{part} {lr:g}" for part, lr in optimizer.part_lr.items())]
+    shape = f"{schedule.kind}{warmup if schedule.warmup_steps else ''}"
+    return f"{name}, lr {', '.join(rates)} {shape}"
 
 
 def _adafactor(optimizer: AdafactorConfig, weights: WeightsDtype) -> str:

@@ -127,6 +127,21 @@ def goes_on_otherwise(plan: Plan, _survey: Survey) -> Iterator[Finding]:
         yield Finding("SF128", "warning", "optimizer.name", {"name": optimizer.name})
 
 
+def rates_of_parts(plan: Plan, _survey: Survey) -> Iterator[Finding]:
+    """SF143, SF144, SF145. Source: Prodigy's issues 3 and 16; sd-scripts refuses it likewise."""
+    optimizer, tuning = plan.config.optimizer, plan.config.tuning
+    for part in optimizer.part_lr:
+        if part not in tuning.parts:
+            values: dict[str, Value] = {"part": part, "trained": " + ".join(tuning.parts)}
+            yield Finding("SF143", "error", f"optimizer.part_lr.{part}", values)
+    if not optimizer.part_lr:
+        return
+    if isinstance(optimizer, AdafactorConfig) and optimizer.relative_step:
+        yield Finding("SF144", "error", "optimizer.part_lr")
+    if facts_of(optimizer).finds_rate:
+        yield Finding("SF145", "error", "optimizer.part_lr", {"kind": optimizer.kind})
+
+
 OPTIMIZER_RULES = (
     rate_instead_of_factor,
     found_rate_never_falls,
@@ -138,4 +153,5 @@ OPTIMIZER_RULES = (
     found_rate_stays_small,
     memory_kept_in_32_bits,
     goes_on_otherwise,
+    rates_of_parts,
 )

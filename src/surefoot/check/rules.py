@@ -13,7 +13,7 @@ from surefoot.check.tuning_rules import TUNING_RULES
 from surefoot.check.waivers import with_waivers
 from surefoot.config.optimizer import AdafactorConfig
 from surefoot.config.schedule import ConstantConfig, CosineRestartsConfig
-from surefoot.config.tuning import FullConfig
+from surefoot.config.tuning import TUNING_NAMES, FullConfig
 from surefoot.families.facts import FAMILIES
 from surefoot.finding import LEVELS, Change, Finding
 from surefoot.optim.scaling import step_scale
@@ -67,7 +67,7 @@ def own_scale_of_adapters(plan: Plan, _survey: Survey) -> Iterator[Finding]:
         "error",
         "optimizer.scale_parameter",
         {
-            "tuning": {"lora": "LoRA", "dora": "DoRA"}[tuning.kind],
+            "tuning": TUNING_NAMES[tuning.kind],
             "eps2": optimizer.eps2,
             "steps": plan.steps,
             "up_first": up.first,

@@ -57,13 +57,13 @@ def finding_lines(rows: Sequence[StepRow]) -> list[str]:
 
 def _short(row: StepRow) -> tuple[str, ...]:
     if not row.known:
-        return (row.kind, f"{row.rms:.2g}", _("found in the run"), "-")
+        return (row.name, f"{row.rms:.2g}", _("found in the run"), "-")
     if row.kind == "lora_up":
         run = _("{step:.1e}: changes the layer by {percent}")
     else:
         run = _("{step:.1e}: {percent} of itself")
     run = run.format(step=row.total, percent=percent(row.layer_change))
-    return (row.kind, f"{row.rms:.2g}", f"{row.first:.1e}", run)
+    return (row.name, f"{row.rms:.2g}", f"{row.first:.1e}", run)
 
 
 def _what(row: StepRow) -> tuple[str, ...]:
@@ -75,7 +75,7 @@ def _what(row: StepRow) -> tuple[str, ...]:
         run = _("itself by {percent}").format(percent=percent(row.layer_change))
     holds = _("loses {percent}").format(percent=percent(row.lost)) if row.lost else _("yes")
     return (
-        row.kind,
+        row.name,
         str(row.tensors),
         f"{row.numbers:,}",
         row.dtype,
@@ -87,9 +87,9 @@ def _what(row: StepRow) -> tuple[str, ...]:
 
 def _when(row: StepRow) -> tuple[str, ...]:
     if not row.known:
-        return (row.kind, _("found in the run"), "-", "-", "-", "-", "-")
+        return (row.name, _("found in the run"), "-", "-", "-", "-", "-")
     return (
-        row.kind,
+        row.name,
         f"{row.first:.1e}",
         *(f"{step:.1e}" for step in row.later),
         percent(row.first / row.rms) if row.rms else "-",

@@ -6,13 +6,15 @@ import math
 from collections.abc import Iterator
 
 from surefoot.config.optimizer import AdafactorConfig
-from surefoot.config.tuning import AnyAdapterConfig, FullConfig
+from surefoot.config.tuning import AnyAdapterConfig, DoraConfig, FullConfig
 from surefoot.families.facts import FAMILIES
-from surefoot.finding import Finding, Value
+from surefoot.finding import Change, Finding, Value
 from surefoot.placement import patterns, target_shapes
 from surefoot.plan import Plan
 from surefoot.survey import Survey
 from surefoot.tuning.targets import first_match, unmatched_patterns
+
+_MOST_DROPPED = 0.5
 
 
 def targets_that_match_nothing(plan: Plan, survey: Survey) -> Iterator[Finding]:
@@ -118,9 +120,32 @@ def _highest_rank(tuning: AnyAdapterConfig, survey: Survey, part: str, path: str
     return min(out, math.prod(inner))
 
 
+def axis_that_few_read(plan: Plan, _survey: Survey) -> Iterator[Finding]:
+    """SF146. Each reader takes one axis for granted, or tells it by the magnitude's shape."""
+    tuning = plan.config.tuning
+    if isinstance(tuning, DoraConfig) and tuning.norm_axis == "input":
+        count = sum(row.numbers for row in plan.sheet if row.kind == "magnitude")
+        change = Change("tuning.norm_axis", '"output"', '"input"')
+        yield Finding("SF146", "note", "tuning.norm_axis", {"count": count}, changes=(change,))
+
+
+def dropout_of_most(plan: Plan, _survey: Survey) -> Iterator[Finding]:
+    """SF147. Above a half more is noise than signal."""
+    tuning = plan.config.tuning
+    if not isinstance(tuning, FullConfig) and tuning.dropout > _MOST_DROPPED:
+        values: dict[str, Value] = {
+            "dropout": tuning.dropout,
+            "percent": 100 * (1 - tuning.dropout),
+        }
+        change = Change("tuning.dropout", "0.1", f"{tuning.dropout:g}")
+        yield Finding("SF147", "warning", "tuning.dropout", values, changes=(change,))
+
+
 TUNING_RULES = (
     targets_that_match_nothing,
     patterns_that_match_nothing,
     alpha_far_from_rank,
     rank_beyond_the_layer,
+    axis_that_few_read,
+    dropout_of_most,
 )

@@ -26,14 +26,20 @@ from surefoot.config.schedule import (
     PolynomialConfig,
     RexConfig,
 )
-from surefoot.config.section import CODE, DEVICE, NAME, PATH, WORDS
-from surefoot.config.tuning import DoraConfig, FullConfig, LoraConfig
+from surefoot.config.section import CODE, DEVICE, NAME, PATH, WORDS, key_help
+from surefoot.config.tuning import DoraConfig, FullConfig, LohaConfig, LokrConfig, LoraConfig
 from surefoot.finding import Change, Finding, Refused, Value
 from surefoot.language import N_
 
 # The sections that are told apart by `kind`, by their place in the file.
 UNIONS: dict[str, dict[str, type[BaseModel]]] = {
-    "tuning": {"full": FullConfig, "lora": LoraConfig, "dora": DoraConfig},
+    "tuning": {
+        "full": FullConfig,
+        "lora": LoraConfig,
+        "dora": DoraConfig,
+        "loha": LohaConfig,
+        "lokr": LokrConfig,
+    },
     "optimizer": {
         model.model_fields["kind"].default: model
         for model in get_args(get_args(OptimizerConfig)[0])
@@ -236,7 +242,7 @@ def _place(error: ErrorDetails) -> tuple[str, list[str]]:
             path.append(part)
     if error["type"].startswith("union_tag"):
         path.append("kind")
-    return ".".join(path), list(model.model_fields)
+    return ".".join(path), list(key_help(model))
 
 
 def _is_table(model: type[BaseModel], name: str) -> bool:

@@ -16,14 +16,14 @@ from surefoot.config.optimizer_libraries import (
     NamedOptimizerConfig,
     ProdigyConfig,
     ProdigyPlusConfig,
+    RatedSection,
     ScheduleFreeAdamWConfig,
     SoapConfig,
     StableAdamWConfig,
 )
-from surefoot.config.section import Section
 
 
-class AdafactorConfig(Section):
+class AdafactorConfig(RatedSection):
     """Adafactor (Shazeer & Stern 2018)."""
 
     kind: Literal["adafactor"] = "adafactor"
@@ -69,7 +69,7 @@ class AdafactorConfig(Section):
     memory all at once."""
 
 
-class AdamWConfig(Section):
+class AdamWConfig(RatedSection):
     """AdamW (Loshchilov & Hutter 2019), torch's fused kernel."""
 
     kind: Literal["adamw"] = "adamw"

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from surefoot.config.section import Section
+from surefoot.config.tuning import Part
 
 Rate = Annotated[float, Field(gt=0, le=10)] | Literal["auto"]
 Decay = Annotated[float, Field(ge=0, lt=1)]
@@ -19,7 +20,17 @@ Share = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=0)]
 
 
-class AdamW8bitConfig(Section):
+class RatedSection(Section):
+    """What the optimizers share."""
+
+    part_lr: dict[Part, Annotated[float, Field(gt=0, le=10)]] = Field(
+        default_factory=dict[Part, float]
+    )
+    """Learning rates of single parts instead of `lr`, such as `{ text_encoder = 5e-5 }`. The
+    schedule multiplies all alike."""
+
+
+class AdamW8bitConfig(RatedSection):
     """AdamW with its memory in 8 bits (Dettmers et al. 2022), of bitsandbytes."""
 
     kind: Literal["adamw_8bit"] = "adamw_8bit"
@@ -44,7 +55,7 @@ class AdamW8bitConfig(Section):
     """A tensor of fewer numbers keeps its memory in 32 bits."""
 
 
-class LionConfig(Section):
+class LionConfig(RatedSection):
     """Lion (Chen et al. 2023): the sign of a momentum."""
 
     kind: Literal["lion"] = "lion"
@@ -63,7 +74,7 @@ class LionConfig(Section):
     """Decoupled weight decay, multiplied by the learning rate; 3 to 10 times that of AdamW."""
 
 
-class CameConfig(Section):
+class CameConfig(RatedSection):
     """CAME (Luo et al. 2023): Adafactor with momentum, trusted where it is steady."""
 
     kind: Literal["came"] = "came"
@@ -94,7 +105,7 @@ class CameConfig(Section):
     """Decoupled weight decay, multiplied by the learning rate."""
 
 
-class StableAdamWConfig(Section):
+class StableAdamWConfig(RatedSection):
     """StableAdamW (Wortsman et al. 2023): AdamW whose updates are clipped as Adafactor's."""
 
     kind: Literal["stable_adamw"] = "stable_adamw"
@@ -116,7 +127,7 @@ class StableAdamWConfig(Section):
     """Decoupled weight decay, multiplied by the learning rate."""
 
 
-class AdanConfig(Section):
+class AdanConfig(RatedSection):
     """Adan (Xie et al. 2022): Nesterov momentum from differences of gradients."""
 
     kind: Literal["adan"] = "adan"
@@ -141,7 +152,7 @@ class AdanConfig(Section):
     """Decoupled weight decay, multiplied by the learning rate."""
 
 
-class MuonConfig(Section):
+class MuonConfig(RatedSection):
     """Muon (Jordan et al. 2024), its steps sized to AdamW's (Liu et al. 2025)."""
 
     kind: Literal["muon"] = "muon"
@@ -172,7 +183,7 @@ class MuonConfig(Section):
     """Decoupled weight decay, multiplied by the learning rate."""
 
 
-class SoapConfig(Section):
+class SoapConfig(RatedSection):
     """SOAP (Vyas et al. 2024): Adam in the eigenbasis of Shampoo."""
 
     kind: Literal["soap"] = "soap"
@@ -200,7 +211,7 @@ class SoapConfig(Section):
     """A side longer than this gets no matrix."""
 
 
-class ProdigyConfig(Section):
+class ProdigyConfig(RatedSection):
     """Prodigy (Mishchenko & Defazio 2023): AdamW that finds its own learning rate."""
 
     kind: Literal["prodigy"] = "prodigy"
@@ -240,7 +251,7 @@ class ProdigyConfig(Section):
     """Keep a warm-up of the schedule from making d too large."""
 
 
-class DAdaptationConfig(Section):
+class DAdaptationConfig(RatedSection):
     """D-Adaptation for Adam (Defazio & Mishchenko 2023): Prodigy's forerunner."""
 
     kind: Literal["d_adaptation"] = "d_adaptation"
@@ -268,7 +279,7 @@ class DAdaptationConfig(Section):
     """The most by which d is multiplied in one step; `off` for no limit."""
 
 
-class ScheduleFreeAdamWConfig(Section):
+class ScheduleFreeAdamWConfig(RatedSection):
     """Schedule-free AdamW (Defazio et al. 2024): an average instead of a schedule."""
 
     kind: Literal["schedule_free_adamw"] = "schedule_free_adamw"
@@ -296,7 +307,7 @@ class ScheduleFreeAdamWConfig(Section):
     """The average weighs a step by the largest learning rate so far to this power."""
 
 
-class ProdigyPlusConfig(Section):
+class ProdigyPlusConfig(RatedSection):
     """Prodigy and schedule-free in one (LoganBooker's prodigy-plus-schedule-free, version 2)."""
 
     kind: Literal["prodigy_plus"] = "prodigy_plus"
@@ -354,7 +365,7 @@ class ProdigyPlusConfig(Section):
 Argument = bool | int | float | str | tuple[int | float | bool, ...]
 
 
-class NamedOptimizerConfig(Section):
+class NamedOptimizerConfig(RatedSection):
     """Any optimizer of pytorch-optimizer, by the name of its class."""
 
     kind: Literal["pytorch_optimizer"] = "pytorch_optimizer"

@@ -30,8 +30,10 @@ class Section(BaseModel):
 
 
 def key_help(section: type[BaseModel]) -> dict[str, str]:
-    """What each key of a section is for: the text under its field, in one line."""
-    return {
-        key: " ".join((field.description or "").split())
-        for key, field in section.model_fields.items()
-    }
+    """What each key of a section is for: the text under its field, in one line.
+
+    Its own keys first, then those that it shares with its relatives.
+    """
+    own = section.__annotations__
+    fields = sorted(section.model_fields.items(), key=lambda item: item[0] not in own)
+    return {key: " ".join((field.description or "").split()) for key, field in fields}

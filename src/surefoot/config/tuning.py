@@ -52,6 +52,10 @@ class AdapterConfig(Section):
     alpha_pattern: dict[str, Alpha] = Field(default_factory=dict)
     """Other alphas, likewise."""
 
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of the adapters' inputs that are zeroed at each training step; the frozen layers get
+    all of theirs."""
+
     rslora: bool = False
     """Multiply the update by alpha / sqrt(rank) instead (Kalajdzievski 2023), so that a high rank
     does not learn more slowly."""
@@ -74,8 +78,37 @@ class DoraConfig(AdapterConfig):
     kind: Literal["dora"] = "dora"
     """`dora`: LoRA with a trained length for each row of each weight."""
 
+    norm_axis: Literal["output", "input"] = "output"
+    """What has a length: each output, as in the paper, PEFT and diffusers, or each input, as in
+    OneTrainer unless told otherwise."""
 
-AnyAdapterConfig = LoraConfig | DoraConfig
+
+class LohaConfig(AdapterConfig):
+    """LoHa (Hyeon-Woo et al. 2022): (alpha / rank) * (B1 A1) * (B2 A2), number by number."""
+
+    kind: Literal["loha"] = "loha"
+    """`loha`: as many numbers as LoRA of twice the rank, and updates of a far higher one."""
+
+
+class LokrConfig(AdapterConfig):
+    """LoKr (Edalati et al. 2022): a small matrix times a larger one, as a Kronecker product."""
+
+    kind: Literal["lokr"] = "lokr"
+    """`lokr`: the smallest files; the larger matrix has the rank, or is whole where that is no
+    larger."""
+
+    factor: Annotated[int, Field(ge=2)] | Literal["auto"] = "auto"
+    """Size of the small matrix, as far as the layer can be divided by it. `auto`: as large as it
+    can be, for the fewest numbers (LyCORIS's -1)."""
+
+    decompose_both: bool = False
+    """The small matrix is of low rank too, where that saves something."""
+
+
+TUNING_NAMES = {"lora": "LoRA", "dora": "DoRA", "loha": "LoHa", "lokr": "LoKr"}
+"""What the adapters are called, by their `kind`."""
+
+AnyAdapterConfig = LoraConfig | DoraConfig | LohaConfig | LokrConfig
 TuningConfig = Annotated[FullConfig | AnyAdapterConfig, Field(discriminator="kind")]
 
 

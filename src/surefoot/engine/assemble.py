@@ -37,6 +37,7 @@ from surefoot.optim.facts import facts_of
 from surefoot.optim.in_backward import StepInBackward
 from surefoot.plan import Plan
 from surefoot.survey import Survey
+from surefoot.tuning.dora import zero_rows
 from surefoot.tuning.trainable import Tuned
 
 
@@ -64,7 +65,7 @@ def assemble(plan: Plan, survey: Survey, events: Events, state: State | None) ->
             for scan, folder in zip(survey.data, plan.config.data.folders, strict=True)
         ]
     )
-    findings: list[Finding] = []
+    findings = list(_zero_rows(tuned))
     strides = Strides(tuned.trainables)  # as they are at the start, whatever is loaded below
     if state is not None:
         load_trained(tuned, state.tensors)
@@ -174,6 +175,15 @@ def _restore_optimizer(
     saved = f"{state.optimizer.kind} {state.optimizer.version}"
     values = {"saved": saved, "present": f"{kind} {version}"}
     yield Finding("SF511", "warning", "optimizer.kind", dict(values))
+
+
+def _zero_rows(tuned: Tuned) -> Iterator[Finding]:
+    """Source: PEFT issue 2049, where such rows of Llama 3.1 made DoRA give NaN."""
+    counts = zero_rows(tuned)
+    if counts:
+        path = max(counts, key=lambda path: counts[path])
+        values = {"rows": sum(counts.values()), "layers": len(counts), "path": path}
+        yield Finding("SF512", "warning", "tuning.kind", dict(values))
 
 
 @torch.no_grad()

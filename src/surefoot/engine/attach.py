@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import assert_never
+from typing import TypedDict, assert_never
 
 import torch
 from torch import nn
@@ -12,6 +12,8 @@ from surefoot.config.tuning import (
     AnyAdapterConfig,
     DoraConfig,
     FullConfig,
+    LohaConfig,
+    LokrConfig,
     LoraConfig,
     WeightsDtype,
 )
@@ -21,12 +23,23 @@ from surefoot.plan import Plan
 from surefoot.tuning import full
 from surefoot.tuning.dora import DoraLayer
 from surefoot.tuning.layers import AdaptableLayer, AdapterLayer
+from surefoot.tuning.loha import LohaLayer
+from surefoot.tuning.lokr import LokrLayer
 from surefoot.tuning.lora import LoraLayer
 from surefoot.tuning.replacement import MakeLayer, replace_targets
 from surefoot.tuning.targets import Target
 from surefoot.tuning.trainable import Tuned
 
 _DTYPES: dict[WeightsDtype, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+class _Shared(TypedDict):
+    """What every adapter layer takes."""
+
+    rank: int
+    alpha: float
+    dropout: float
+    generator: torch.Generator
 
 
 def attach(plan: Plan, family: Family) -> Tuned:
@@ -59,12 +72,27 @@ def _maker(
     """What builds the layer of a path; `given` has every path that will be asked for."""
 
     def make(path: str, base: AdaptableLayer) -> AdapterLayer:
-        rank, alpha = given[path].rank, given[path].alpha
+        shared = _Shared(
+            rank=given[path].rank,
+            alpha=given[path].alpha,
+            dropout=tuning.dropout,
+            generator=generator,
+        )
         match tuning:
             case LoraConfig():
-                return LoraLayer(path, base, rank=rank, alpha=alpha, generator=generator)
+                return LoraLayer(path, base, **shared)
             case DoraConfig():
-                return DoraLayer(path, base, rank=rank, alpha=alpha, generator=generator)
+                return DoraLayer(path, base, axis=tuning.norm_axis, **shared)
+            case LohaConfig():
+                return LohaLayer(path, base, **shared)
+            case LokrConfig():
+                return LokrLayer(
+                    path,
+                    base,
+                    factor=tuning.factor,
+                    decompose_both=tuning.decompose_both,
+                    **shared,
+                )
             case _:
                 assert_never(tuning)
 

@@ -127,11 +127,10 @@ def gradient_norm(session: Session) -> float:
 
 
 def _set_rate(session: Session, step: int) -> None:
-    """Sets the scheduled rate; `real_rates` tells what the optimizer makes of it."""
-    plan = session.plan
-    rate = plan.lr * plan.schedule.factor(step)
+    """Sets the scheduled rates; `real_rates` tells what the optimizer makes of them."""
+    factor = session.plan.schedule.factor(step)
     for group in session.optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = group["initial_lr"] * factor
 
 
 def step_optimizer(session: Session) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import groupby
-from typing import assert_never
+from typing import assert_never, cast
 
 from torch.optim import AdamW, Optimizer
 
@@ -24,6 +24,7 @@ from surefoot.config.optimizer_libraries import (
     SoapConfig,
     StableAdamWConfig,
 )
+from surefoot.config.tuning import Part
 from surefoot.finding import Finding, Refused
 from surefoot.optim import external
 from surefoot.optim.adafactor import Adafactor
@@ -38,19 +39,37 @@ def build_optimizer(
 ) -> Optimizer:
     """The optimizer over exactly these tensors, in groups of one kind.
 
+    Each group says its own learning rate at its highest as `initial_lr`, torch's word for it, and
+    its `part` where parts have rates of their own.
+
     Args:
         config: Its section.
-        lr: The learning rate at its highest.
+        lr: The learning rate at its highest, of parts without one of their own.
         trainables: The tensors.
         seed: Of stochastic rounding.
 
     Raises:
         Refused: If the class of `pytorch_optimizer` does not take its arguments.
     """
-    groups = _by_kind(trainables)
+    grouped = group_by_kind if isinstance(config, AdafactorConfig) else _by_kind
+    if config.part_lr:
+        groups = [
+            {**group, "part": part, "lr": config.part_lr.get(part, lr)}
+            for part, members in _by_part(trainables).items()
+            for group in grouped(members)
+        ]
+    else:
+        groups = [{**group, "lr": lr} for group in grouped(trainables)]
+    optimizer = _built(config, lr, groups, seed)
+    for group in optimizer.param_groups:
+        group["initial_lr"] = group["lr"]
+    return optimizer
+
+
+def _built(config: OptimizerConfig, lr: float, groups: Groups, seed: int) -> Optimizer:
     match config:
         case AdafactorConfig():
-            return _adafactor(config, lr, group_by_kind(trainables), seed)
+            return _adafactor(config, lr, groups, seed)
         case AdamWConfig():
             return AdamW(
                 groups,
@@ -83,6 +102,14 @@ def build_optimizer(
             return external.named(name, groups, lr, options)
 
 
+def _by_part(trainables: Sequence[Trainable]) -> dict[Part, list[Trainable]]:
+    """In the order of the model."""
+    parts: dict[Part, list[Trainable]] = {}
+    for item in trainables:
+        parts.setdefault(cast(Part, item.name.partition(".")[0]), []).append(item)
+    return parts
+
+
 def _by_kind(trainables: Sequence[Trainable]) -> Groups:
     # Nothing else: a group's `alpha` means something of its own to some classes.
     ordered = sorted(trainables, key=lambda item: item.kind)
@@ -92,9 +119,7 @@ def _by_kind(trainables: Sequence[Trainable]) -> Groups:
     ]
 
 
-def _adafactor(
-    config: AdafactorConfig, lr: float, groups: list[dict[str, object]], seed: int
-) -> Adafactor:
+def _adafactor(config: AdafactorConfig, lr: float, groups: Groups, seed: int) -> Adafactor:
     return Adafactor(
         groups,
         lr,

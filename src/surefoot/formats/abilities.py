@@ -5,7 +5,14 @@ from __future__ import annotations
 from typing import Literal
 
 from surefoot.config.adapter_format import AdapterFormat
-from surefoot.config.tuning import DoraConfig, FullConfig, LoraConfig, TuningConfig
+from surefoot.config.tuning import (
+    DoraConfig,
+    FullConfig,
+    LohaConfig,
+    LokrConfig,
+    LoraConfig,
+    TuningConfig,
+)
 from surefoot.formats.leaves import AdapterKind, Axis
 
 USUAL_FORMATS: tuple[AdapterFormat, ...] = ("diffusers", "kohya")
@@ -51,7 +58,9 @@ def made_by(tuning: TuningConfig) -> tuple[AdapterKind, Axis | Literal["none"]] 
         case LoraConfig():
             return "lora", "none"
         case DoraConfig():
-            return "lora", "output"
+            return "lora", tuning.norm_axis
+        case LohaConfig() | LokrConfig():
+            return tuning.kind, "none"
 
 
 def planned_formats(

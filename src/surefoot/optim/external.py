@@ -47,7 +47,7 @@ def named(name: str, groups: Sequence[Group], lr: float, options: Mapping[str, A
     if unknown:
         raise BadArgumentsError(f"{name} takes no {', '.join(sorted(unknown))}")
     if name in MUONS:
-        groups = [group | {"lr": lr} for group in by_matrix(groups)]
+        groups = [{"lr": lr} | group for group in by_matrix(groups)]
     arguments: dict[str, Any] = {"lr": lr, **options}
     try:
         return kind(list(groups), **arguments)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from surefoot.optim.adapter_layers import Adapter, find_adapters, listed
 from surefoot.optim.frozen_weight import frozen_weight
 from surefoot.optim.root_mean_square import root_mean_squares
-from surefoot.optim.scaling import TensorKind, lora_up_factor, usual_rms
+from surefoot.optim.scaling import TensorKind, as_lora, usual_rms
 
 
 class Trained(Protocol):
@@ -224,32 +224,13 @@ def _adapter_records(
 
 
 def _as_lora(adapter: Adapter, zero: nn.Parameter, fan_in: int, own: Mapping[int, float]) -> float:
-    """How large the layer's RMS is to be taken, so that LoRA's rule suits the factor at zero.
-
-    A step u of a LoRA's `lora_up` changes the layer by `scale * sqrt(rank) * RMS(lora_down) * u`
-    for random factors, and a fresh `lora_down` has an RMS of 1 / sqrt(3 fan in). In another adapter
-    the place of `sqrt(rank) * RMS(lora_down)` is taken by the product of all other factors, which
-    adds up like the root of the rank wherever two of them meet: the first step then changes the
-    layer as much as a LoRA's of the same scale and rank.
-
-    A factor that meets no rank (a full matrix of LoKr, LyCORIS's scalar) is as free as a weight.
-    Its step changes the layer by `lr * RMS(W)`, as in full fine-tuning, whatever rank was given.
-
-    For LoRA itself it is 1 whatever `lora_down` has become, as in our own tuning.
-    """
+    """See `scaling.as_lora`. For LoRA itself it is 1 whatever `lora_down` has become."""
     if adapter.is_plain_lora and zero is adapter.usual_zero:
         return 1.0
-    reach = 1.0
-    meets = False
-    for side in adapter.sides:
-        others = [own[id(factor)] for factor in side if factor is not zero]
-        meets = meets or 0 < len(others) < len(side)
-        reach *= math.prod(others) * adapter.rank ** ((len(side) - 1) / 2)
-    if reach == 0:
-        raise ValueError(
-            f"{adapter.path}: more than one factor of the adapter is zero, so that none of them "
-            "gets a gradient; initialise all but one"
-        )
-    if meets:
-        return math.sqrt(adapter.rank) * usual_rms(fan_in) / reach
-    return adapter.rank / (lora_up_factor(fan_in) * reach)
+    sides = [
+        [None if factor is zero else own[id(factor)] for factor in side] for side in adapter.sides
+    ]
+    try:
+        return as_lora(sides, adapter.rank, fan_in)
+    except ValueError as error:
+        raise ValueError(f"{adapter.path}: {error}") from None

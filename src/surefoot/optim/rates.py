@@ -24,6 +24,8 @@ Group = Mapping[str, Any]
 def real_rates(optimizer: Optimizer) -> dict[str, float]:
     """The rate after a step by kind of tensor; over the tensors of a kind, the mean.
 
+    Of groups that say their `part`, by part and kind, such as `unet.lora_up`.
+
     `d * lr` for those that find their rate; for Adafactor the rate times its scale, which is the
     step per element of a steady gradient. Where tensors have to be asked they are asked together,
     with one transfer from the device.
@@ -34,7 +36,8 @@ def real_rates(optimizer: Optimizer) -> dict[str, float]:
             rates = _of_adafactor(optimizer, cast(AdafactorGroup, group))
         else:
             rates = torch.tensor([_of_group(group)], dtype=torch.float64)
-        found.append((str(group["kind"]), rates))
+        part = f"{group['part']}." if "part" in group else ""
+        found.append((f"{part}{group['kind']}", rates))
     fetched = torch.cat([rates for _, rates in found]).cpu().numpy()
     numbers = iter(cast(list[float], fetched.tolist()))
     by_kind: dict[str, list[float]] = {}

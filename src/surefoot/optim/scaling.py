@@ -10,6 +10,7 @@ Every variant has one form. Adafactor's step per element is
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, assert_never
 
@@ -107,3 +108,51 @@ def usual_rms(fan_in: int) -> float:
     Uniform within 1 / sqrt(fan in), for the weight and the bias.
     """
     return 1.0 / math.sqrt(3.0 * fan_in) if fan_in else 0.0
+
+
+def reach(sides: Sequence[Sequence[float | None]], rank: int) -> float:
+    """What a step of 1 of an adapter's factor at zero changes the weight by, before its scale.
+
+    Args:
+        sides: The adapter as a product of sides, each a chain of factors that meet in the rank:
+            the RMS of each factor, None for that which starts at zero.
+        rank: Inner width of the chains.
+
+    Raises:
+        ValueError: Another factor is zero too.
+    """
+    found = 1.0
+    for side in sides:
+        # Random factors add up like the root of the rank wherever two of them meet.
+        found *= math.prod(rms for rms in side if rms is not None) * rank ** ((len(side) - 1) / 2)
+    if found == 0 or sum(rms is None for side in sides for rms in side) > 1:
+        raise ValueError(
+            "more than one factor of the adapter is zero, so that none of them gets a gradient; "
+            "initialise all but one"
+        )
+    return found
+
+
+def as_lora(sides: Sequence[Sequence[float | None]], rank: int, fan_in: int) -> float:
+    """How large a layer's RMS is to be taken, so that LoRA's rule suits the factor at zero.
+
+    A step u of a LoRA's `lora_up` changes the layer by `scale * sqrt(rank) * RMS(lora_down) * u`
+    for random factors, and a fresh `lora_down` has an RMS of 1 / sqrt(3 fan in). In another adapter
+    the place of `sqrt(rank) * RMS(lora_down)` is taken by its `reach`: the first step then changes
+    the layer as much as a LoRA's of the same scale and rank.
+
+    A factor that meets no rank (a full matrix of LoKr, LyCORIS's scalar) is as free as a weight.
+    Its step changes the layer by `lr * RMS(W)`, as in full fine-tuning, whatever rank was given.
+
+    Args:
+        sides: As `reach` takes them.
+        rank: Inner width of the chains.
+        fan_in: Inputs of the layer, kernel included.
+
+    Raises:
+        ValueError: More than one factor is zero.
+    """
+    found = reach(sides, rank)
+    if any(None in side and len(side) > 1 for side in sides):
+        return math.sqrt(rank) * usual_rms(fan_in) / found
+    return rank / (lora_up_factor(fan_in) * found)

@@ -21,6 +21,13 @@ class TuningError(Exception):
     """The model cannot be tuned as asked. The message says what, where and how to mend it."""
 
 
+def shape_of(base: AdaptableLayer) -> tuple[int, ...]:
+    """(out, in / groups, *kernel) of a layer, also where the weight is stored in another form."""
+    if isinstance(base, nn.Linear):
+        return base.out_features, base.in_features
+    return base.out_channels, base.in_channels // base.groups, *base.kernel_size
+
+
 class AdapterLayer(nn.Module, ABC):
     """A frozen linear or convolution layer and the adapter that is trained on top of it.
 
@@ -36,6 +43,7 @@ class AdapterLayer(nn.Module, ABC):
         dropout: Share of the adapter's inputs that are zeroed in training; the frozen layer gets
             all of them.
         enabled: With False the layer answers as if it had no adapter.
+        as_lora: By what Adafactor's weight rule takes the layer to be larger (`scaling.as_lora`).
         merged: The adapter is in the frozen weight (see `merging`), and is not computed beside it.
     """
 
@@ -51,6 +59,7 @@ class AdapterLayer(nn.Module, ABC):
         self.dropout = dropout
         self.enabled = True
         self.merged = False
+        self.as_lora = 1.0
 
     @property
     def scale(self) -> float:
@@ -70,10 +79,7 @@ class AdapterLayer(nn.Module, ABC):
     @property
     def weight_shape(self) -> tuple[int, ...]:
         """(out, in / groups, *kernel), also where the weight is stored in another form."""
-        base = self.base
-        if isinstance(base, nn.Linear):
-            return base.out_features, base.in_features
-        return base.out_channels, base.in_channels // base.groups, *base.kernel_size
+        return shape_of(self.base)
 
     @property
     def bias(self) -> Tensor | None:

@@ -20,8 +20,18 @@ KINDS: Mapping[str, TensorKind] = {
     "lora_down": "lora_down",
     "lora_up": "lora_up",
     "magnitude": "magnitude",
+    "hada_w1_a": "lora_down",
+    "hada_w1_b": "lora_down",
+    "hada_w2_a": "lora_up",
+    "hada_w2_b": "lora_down",
+    "lokr_w1": "lora_down",
+    "lokr_w1_a": "lora_down",
+    "lokr_w1_b": "lora_down",
+    "lokr_w2": "lora_up",
+    "lokr_w2_a": "lora_down",
+    "lokr_w2_b": "lora_up",
 }
-"""Parameter of an adapter layer to kind of tensor."""
+"""Parameter of an adapter layer to kind of tensor: `lora_up` is what starts at zero."""
 
 
 def replace_targets(
@@ -60,12 +70,13 @@ def replace_targets(
 
 
 def _trainables(layer: AdapterLayer, weight_rms: float) -> Iterator[Trainable]:
+    weight_rms = weight_rms or usual_rms(layer.fan_in)
     for name, parameter in layer.named_parameters(recurse=False):
         yield Trainable(
             name=f"{layer.path}.{name}",
             parameter=parameter,
             kind=KINDS[name],
-            weight_rms=weight_rms or usual_rms(layer.fan_in),
+            weight_rms=weight_rms * (layer.as_lora if KINDS[name] == "lora_up" else 1.0),
             fan_in=layer.fan_in,
             alpha=layer.alpha,
             rank=layer.rank,
