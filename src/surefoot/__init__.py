@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from surefoot.optim import Adafactor, StepInBackward, parameter_groups
+    from surefoot.optim.review import review_training
 
     __version__: str
 
-__all__ = ["Adafactor", "StepInBackward", "__version__", "parameter_groups"]
+__all__ = ["Adafactor", "StepInBackward", "__version__", "parameter_groups", "review_training"]
 
 
 def __getattr__(name: str) -> object:
@@ -23,4 +24,6 @@ def __getattr__(name: str) -> object:
         return import_module("surefoot.release").VERSION
     if name in ("Adafactor", "StepInBackward", "parameter_groups"):
         return getattr(import_module("surefoot.optim"), name)
+    if name == "review_training":
+        return import_module("surefoot.optim.review").review_training
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -77,4 +77,27 @@ WATCH_WORDS: dict[str, Words] = {
         helps=(N_("look at the learning rate and the optimizer's options; report it if both are "
                   "right"),),
     ),
+    "SF541": Words(
+        N_("{count} trained tensors are not in the optimizer, {example} among them"),
+        helps=(N_("build the optimizer after the adapters are attached and the weights loaded, and "
+                  "give it every tensor with requires_grad"),),
+        source="torchtune issue 2250; OneTrainer commit 50cf940d",
+    ),
+    "SF542": Words(
+        N_("{count} tensors of the optimizer are not trained tensors of the model"),
+        helps=(N_("build the optimizer anew: a tensor that was replaced since stays in it and "
+                  "takes steps that nobody sees"),),
+        source="OneTrainer commit 50cf940d",
+    ),
+    "SF543": Words(
+        N_("lora_up begins at zero and takes steps of {step:.1e} with {optimizer}"),
+        helps=(N_("set scale_parameter = False, relative_step = False and a rate of 1e-4 to 1e-3, "
+                  "or take surefoot.Adafactor(surefoot.parameter_groups(model), lr=1e-2)"),),
+        source="OneTrainer issue 455",
+    ),
+    "SF544": Words(
+        N_("{percent:.0f} % of the numbers of `{kind}` are in bf16 and lose steps of {step:.1e}"),
+        helps=(N_("keep what is trained in fp32, or take an optimizer with stochastic rounding"),),
+        source="Zamirai et al. 2020, Revisiting BFloat16 Training, arXiv 2010.06192",
+    ),
 }  # fmt: skip
