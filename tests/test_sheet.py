@@ -276,7 +276,11 @@ def travel(config: RunConfig, kind: TensorKind, start: Tensor, lr: float) -> Ten
 
 def planned(traveller: str) -> PlannedTensor:
     kind, shape, rms = TRAVELLERS[traveller]
-    return PlannedTensor(kind, math.prod(shape), rms, WEIGHT_RMS, ALPHA, RANK, LAYER_IN)
+    # A lora_down drawn within 1 / sqrt(inputs) has an RMS of 1 / sqrt(3 inputs).
+    reach = math.sqrt(RANK / (3 * LAYER_IN))
+    return PlannedTensor(
+        kind, math.prod(shape), rms, WEIGHT_RMS, ALPHA, RANK, LAYER_IN, reach=reach
+    )
 
 
 @pytest.mark.parametrize("optimizer", STEPPERS)
