@@ -82,7 +82,7 @@ def _taken(session: Session, steps: int) -> Probe:
     seconds: list[float] = []
     strides: list[dict[str, Stride]] = []
     for group in session.optimizer.param_groups:
-        group["lr"] = plan.lr  # a warm-up would hide what the run does later
+        group["lr"] = group["initial_lr"]  # a warm-up would hide what the run does later
     for step in range(steps):
         session.strides.before_step()
         started = time.monotonic()

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from surefoot.engine.watch_verdict import Stride
+from surefoot.optim.scaling import usual_rms
 from surefoot.sheet import PlannedTensor, layer_change
 from surefoot.tuning.trainable import Trainable
 
@@ -65,6 +66,8 @@ def _planned(item: Trainable, own: float) -> PlannedTensor:
         alpha=item.alpha,
         rank=max(1, item.rank),
         layer_in=max(1, item.fan_in),
+        # A LoRA's; for other adapters `weight_rms` is such that this holds for them too.
+        reach=math.sqrt(max(1, item.rank)) * usual_rms(item.fan_in),
     )
 
 
