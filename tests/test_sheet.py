@@ -37,6 +37,7 @@ TUNINGS = {
     "full": 'kind = "full"',
     "lora": 'kind = "lora"\nrank = 64\nalpha = 8.0\ntargets = "all"',
     "dora": 'kind = "dora"\nrank = 64\nalpha = 8.0\ntargets = "all"',
+    "gaussian": 'kind = "lora"\nrank = 64\ntargets = "all"\ninitialisation = "gaussian"',
     "loha": 'kind = "loha"\nrank = 256\nalpha = 8.0\ntargets = "all"',
     "dora input": 'kind = "dora"\nrank = 64\nalpha = 8.0\ntargets = "all"\nnorm_axis = "input"',
 }

@@ -121,11 +121,20 @@ def _kind(name: str, shape: tuple[int, ...]) -> TensorKind:
     return "norm" if "norm" in name else "bias"
 
 
-def planned_factors(tuning: AnyAdapterConfig, shape: tuple[int, ...], rank: int) -> Factors:
+def planned_factors(
+    tuning: AnyAdapterConfig, shape: tuple[int, ...], target: Target, weight_rms: float
+) -> Factors:
     """What the adapter of a layer consists of."""
+    rank = target.rank
     match tuning:
         case LoraConfig() | DoraConfig():
-            return lora_factors(shape, rank)
+            return lora_factors(
+                shape,
+                rank,
+                tuning.initialisation,
+                weight_rms=weight_rms,
+                scale=target.alpha / rank,
+            )
         case LohaConfig():
             return loha_factors(shape, rank)
         case LokrConfig():
@@ -141,12 +150,12 @@ def _adapter(
     header = model.parts[part].headers[f"{name}.weight"]
     out, width = header.shape[0], math.prod(header.shape[1:])
     weight_rms = model.parts[part].rms(f"{name}.weight") or usual_rms(width)
-    factors = planned_factors(tuning, header.shape, rank)
+    factors = planned_factors(tuning, header.shape, target, weight_rms)
     tensors = [
         PlannedTensor(
             "lora_down" if factor.rms else "lora_up",
             math.prod(factor.shape),
-            factor.rms,
+            factor.rms or factor.taken_off,
             weight_rms,
             float(rank) if factors.is_whole else alpha,
             rank,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from surefoot.config.optimizer import AdafactorConfig
 from surefoot.config.run import RunConfig
-from surefoot.config.tuning import FullConfig, weights_dtype
+from surefoot.config.tuning import DoraConfig, FullConfig, LoraConfig, weights_dtype
 from surefoot.formats.abilities import planned_formats
 from surefoot.optim.facts import facts_of
 from surefoot.optim.memory import WIDTHS, remembered_bytes
@@ -67,6 +67,7 @@ def bytes_of(
         remembered_bytes(config.optimizer, tensor.kind, tensor.shape, dtype) for tensor in tensors
     )
     ema = 0 if config.train.ema == "off" else _FP32 * sum(numbers)
+    started = _started(config, tensors)
     # A checkpoint also holds the weights to show, where they are not the trained ones.
     shown = ema or (trained if facts_of(config.optimizer).averages else 0)
     mirrored = 2 if config.data.flip else 1
@@ -78,11 +79,19 @@ def bytes_of(
         * (max(numbers, default=0) if _freed_at_once(config) else sum(numbers)),
         optimizer=optimizer,
         ema=ema,
-        checkpoint=trained + optimizer + shown,
-        export=model_bytes if whole_model else trained * len(formats),
+        checkpoint=trained + started + optimizer + shown,
+        export=model_bytes if whole_model else (trained + started) * len(formats),
         # Mean and standard deviation, fp32.
         cache=0 if config.data.cache == "off" else 2 * _FP32 * pictures * latent_numbers * mirrored,
     )
+
+
+def _started(config: RunConfig, tensors: Sequence[PlannedTensor]) -> int:
+    """What adapters started from, where the files and the checkpoints hold it beside them."""
+    tuning = config.tuning
+    if not isinstance(tuning, LoraConfig | DoraConfig) or tuning.initialisation != "pissa":
+        return 0
+    return _FP32 * sum(item.numbers for item in tensors if item.kind in ("lora_up", "lora_down"))
 
 
 def _freed_at_once(config: RunConfig) -> bool:

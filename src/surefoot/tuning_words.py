@@ -56,6 +56,13 @@ TUNING_WORDS: dict[str, Words] = {
         helps=(N_("0.05 to 0.2 is customary, and 0 for short runs"),),
         source="Hu et al. 2021, LoRA, appendix D",
     ),
+    "SF148": Words(
+        N_("max_norm cannot hold back an adapter that starts from principal singular values: what "
+           "is trained is its distance from where it started, and scaling the factors would change "
+           "that too"),
+        helps=(N_("set max_norm = \"off\", or initialisation = \"kaiming\""),),
+        source="Meng et al. 2024, PiSSA, section 3",
+    ),
     "SF512": Words(
         N_("{rows} rows of the frozen weights are zero, in {layers} layers, most of them in "
            "{path}: DoRA scales what a row is, so that these cannot learn"),

@@ -109,4 +109,13 @@ TUNING_CASES = (
         {"dropout": 0.75, "percent": 25.0},
         "tuning.dropout",
     ),
+    Case(
+        "SF148",
+        "norm_of_a_distance",
+        "error",
+        ("tuning.max_norm=1", "tuning.initialisation=pissa"),
+        (("tuning.max_norm=1",), ("tuning.initialisation=pissa",), (FULL,)),
+        {},
+        "tuning.max_norm",
+    ),
 )

@@ -61,6 +61,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "SF145": ("optimizer.part_lr={unet=0.5}", "optimizer.kind=prodigy"),
     "SF146": ("tuning.norm_axis=input",),
     "SF147": ("tuning.dropout=0.8",),
+    "SF148": ("tuning.max_norm=1", "tuning.initialisation=pissa"),
     "SF150": ("optimizer.kind=pytorch_optimizer", "optimizer.name=AdaFactor"),
     "SF151": ("optimizer.clip_threshold=0.5",),
     "SF152": (_ADAMW, "optimizer.lr=1e-3", "optimizer.weight_decay=0.5"),

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 
 from surefoot.config.optimizer import AdafactorConfig
-from surefoot.config.tuning import AnyAdapterConfig, DoraConfig, FullConfig
+from surefoot.config.tuning import AnyAdapterConfig, DoraConfig, FullConfig, LoraConfig
 from surefoot.families.facts import FAMILIES
 from surefoot.finding import Change, Finding, Value
 from surefoot.placement import patterns, target_shapes
@@ -141,6 +141,16 @@ def dropout_of_most(plan: Plan, _survey: Survey) -> Iterator[Finding]:
         yield Finding("SF147", "warning", "tuning.dropout", values, changes=(change,))
 
 
+def norm_of_a_distance(plan: Plan, _survey: Survey) -> Iterator[Finding]:
+    """SF148. Scaled factors of PiSSA would no longer cancel what they started from."""
+    tuning = plan.config.tuning
+    if not isinstance(tuning, LoraConfig | DoraConfig) or tuning.initialisation != "pissa":
+        return
+    if tuning.max_norm != "off":
+        change = Change("tuning.max_norm", '"off"', f"{tuning.max_norm:g}")
+        yield Finding("SF148", "error", "tuning.max_norm", {}, changes=(change,))
+
+
 TUNING_RULES = (
     targets_that_match_nothing,
     patterns_that_match_nothing,
@@ -148,4 +158,5 @@ TUNING_RULES = (
     rank_beyond_the_layer,
     axis_that_few_read,
     dropout_of_most,
+    norm_of_a_distance,
 )

@@ -65,14 +65,27 @@ class AdapterConfig(Section):
     scaled back. sd-scripts calls it `scale_weight_norms`, and 1.0 is usual there."""
 
 
-class LoraConfig(AdapterConfig):
+Initialisation = Literal["kaiming", "gaussian", "pissa"]
+
+
+class TwoFactorsConfig(AdapterConfig):
+    """What LoRA and DoRA share."""
+
+    initialisation: Initialisation = "kaiming"
+    """What the factors start from. `kaiming`: `lora_down` as the LoRA authors draw it, `lora_up` at
+    zero. `gaussian`: `lora_down` with a deviation of 1 / rank, as diffusers' scripts. `pissa`: both
+    from the largest singular values of the weight (Meng et al. 2024), which are taken off again, so
+    that it starts as the others do; the file has twice the rank."""
+
+
+class LoraConfig(TwoFactorsConfig):
     """LoRA (Hu et al. 2021): W + (alpha / rank) * lora_up @ lora_down."""
 
     kind: Literal["lora"] = "lora"
     """`lora`: a low-rank update; a small file."""
 
 
-class DoraConfig(AdapterConfig):
+class DoraConfig(TwoFactorsConfig):
     """DoRA (Liu et al. 2024): LoRA on the direction of each row, and its length on its own."""
 
     kind: Literal["dora"] = "dora"

@@ -80,9 +80,15 @@ def _maker(
         )
         match tuning:
             case LoraConfig():
-                return LoraLayer(path, base, **shared)
+                return LoraLayer(path, base, initialisation=tuning.initialisation, **shared)
             case DoraConfig():
-                return DoraLayer(path, base, axis=tuning.norm_axis, **shared)
+                return DoraLayer(
+                    path,
+                    base,
+                    axis=tuning.norm_axis,
+                    initialisation=tuning.initialisation,
+                    **shared,
+                )
             case LohaConfig():
                 return LohaLayer(path, base, **shared)
             case LokrConfig():

@@ -12,9 +12,9 @@ from typing import Literal, final
 import torch
 from torch import Tensor, nn
 
+from surefoot.config.tuning import Initialisation
 from surefoot.tuning.delta import SMALLEST_SQUARED_NORM
 from surefoot.tuning.factors import FactorLayer
-from surefoot.tuning.initialisation import Initialisation
 from surefoot.tuning.layers import AdaptableLayer
 from surefoot.tuning.replacement import replace_targets
 from surefoot.tuning.trainable import Tuned

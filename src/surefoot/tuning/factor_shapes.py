@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, assert_never
 
+from surefoot.config.tuning import Initialisation
 from surefoot.optim.scaling import as_lora, reach, usual_rms
 
 Shape = tuple[int, ...]
@@ -24,11 +25,14 @@ class Factor:
         name: As the file has it.
         shape: As the layer holds it.
         rms: Root mean square of what is drawn for it; 0 for the one that starts at zero.
+        taken_off: That of what it starts from instead of zero, where the layer takes that off again
+            so that it counts as zero.
     """
 
     name: str
     shape: Shape
     rms: float
+    taken_off: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -70,12 +74,40 @@ class Factors:
         return [[factor.rms or None for factor in side] for side in self.sides]
 
 
-def lora_factors(shape: Shape, rank: int) -> Factors:
-    """B (out, rank) and A (rank, in, *kernel); A within 1 / sqrt(fan in), B at zero."""
+def lora_factors(
+    shape: Shape,
+    rank: int,
+    initialisation: Initialisation = "kaiming",
+    *,
+    weight_rms: float = 0.0,
+    scale: float = 1.0,
+) -> Factors:
+    """B (out, rank) and A (rank, in, *kernel), see `tuning.initialisation`.
+
+    Args:
+        shape: Of the weight.
+        rank: Inner width.
+        initialisation: What they start from.
+        weight_rms: Of the weight; of use to `pissa` only, as `scale` is.
+        scale: alpha / rank.
+    """
     out, *fan = shape
-    up = Factor("lora_up", (out, rank, *(1 for _ in fan[1:])), 0.0)
     width = math.prod(fan)
-    return Factors(((up, Factor("lora_down", (rank, *fan), usual_rms(width))),), rank, width)
+    up_rms = 0.0
+    match initialisation:
+        case "kaiming":
+            rms = usual_rms(width)
+        case "gaussian":
+            rms = 1 / rank
+        case "pissa":
+            # The largest singular value of random numbers of this size (Marchenko and Pastur); each
+            # factor has its root, spread over a column or a row.
+            largest = weight_rms * (math.sqrt(out) + math.sqrt(width))
+            rms, up_rms = math.sqrt(largest / scale / width), math.sqrt(largest / scale / out)
+        case _:
+            assert_never(initialisation)
+    up = Factor("lora_up", (out, rank, *(1 for _ in fan[1:])), 0.0, up_rms)
+    return Factors(((up, Factor("lora_down", (rank, *fan), rms)),), rank, width)
 
 
 def loha_factors(shape: Shape, rank: int) -> Factors:

@@ -6,13 +6,17 @@ LoRA (Hu et al. 2021, arXiv 2106.09685, section 4.1): W x becomes W x + (alpha /
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from surefoot.tuning.initialisation import Initialisation, fresh_factors
+from surefoot.config.tuning import Initialisation
+from surefoot.optim.scaling import usual_rms
+from surefoot.tuning.factor_shapes import lora_factors
+from surefoot.tuning.initialisation import fresh_factors
 from surefoot.tuning.layers import AdaptableLayer, AdapterLayer, Convolution
 from surefoot.tuning.low_rank import adapted_linear, joined, scaled_rows
 
@@ -54,6 +58,14 @@ class FactorLayer(AdapterLayer):
         down, up = fresh_factors(initialisation, weight, rank, self.scale, generator)
         self.lora_down = nn.Parameter(down)
         self.lora_up = nn.Parameter(up)
+        size = float(torch.linalg.vector_norm(weight, dtype=torch.float32))
+        self.as_lora = lora_factors(
+            self.weight_shape,
+            rank,
+            initialisation,
+            weight_rms=size / math.sqrt(weight.numel()) or usual_rms(self.fan_in),
+            scale=self.scale,
+        ).as_lora
         subtracted = initialisation == "pissa"
         self.register_buffer("start_down", down.clone() if subtracted else None)
         self.register_buffer("start_up", -up if subtracted else None)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Literal, assert_never
+from typing import assert_never
 
 import torch
 from torch import Tensor, nn
 
-Initialisation = Literal["kaiming", "gaussian", "pissa"]
+from surefoot.config.tuning import Initialisation
+
 _POWER_ITERATIONS = 8
 """Of the randomised decomposition: the leading values come out within a thousandth."""
 

@@ -8,8 +8,8 @@ from typing import final
 import torch
 from torch import nn
 
+from surefoot.config.tuning import Initialisation
 from surefoot.tuning.factors import FactorLayer
-from surefoot.tuning.initialisation import Initialisation
 from surefoot.tuning.layers import AdaptableLayer
 from surefoot.tuning.replacement import replace_targets
 from surefoot.tuning.trainable import Tuned
