@@ -218,6 +218,19 @@ def test_a_hook_on_the_frozen_layer_is_called_and_changes_nothing(tuning: str, k
         torch.testing.assert_close(parameter.grad, gradients[name], rtol=1e-4, atol=1e-4)
 
 
+def with_gain_alone(layer: dora.DoraLayer, x: Tensor) -> Tensor:
+    """The frozen layer with W replaced by g W, and nothing of B A."""
+    base = copy.deepcopy(layer.base)
+    over = 0 if layer.axis == "output" else 1
+    shape = [1] * base.weight.ndim
+    shape[over] = -1
+    others = [index for index in range(base.weight.ndim) if index != over]
+    gain = layer.magnitude / torch.linalg.vector_norm(layer.weight + layer.delta(), dim=others)
+    with torch.no_grad():
+        base.weight.mul_(gain.view(shape))
+    return base(x)
+
+
 @everywhere
 def test_dropout_is_on_the_adapter_alone_and_in_training_only(tuning: str, kind: str) -> None:
     model, x = made(kind)
@@ -229,9 +242,9 @@ def test_dropout_is_on_the_adapter_alone_and_in_training_only(tuning: str, kind:
     model.train()
     alone = model(x)
     frozen = layer.base(x)
-    # Of the adapter nothing is left but DoRA's gain, on what the frozen layer gives.
-    if "dora" not in tuning:
-        torch.testing.assert_close(alone, frozen, rtol=1e-5, atol=1e-5)
+    # Of the adapter nothing is left but DoRA's gain, on what the frozen layer gets or gives.
+    expected = with_gain_alone(layer, x) if isinstance(layer, dora.DoraLayer) else frozen
+    torch.testing.assert_close(alone, expected, rtol=1e-5, atol=1e-5)
     assert not torch.allclose(whole, frozen, atol=1e-3)
     assert not torch.allclose(weight, base)
     assert not torch.allclose(whole, alone, atol=1e-4)
