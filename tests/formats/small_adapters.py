@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cache
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from surefoot.formats.adapter_file import LAYOUT_KEY, layout_metadata
 from surefoot.formats.original import UnetLayout
+from surefoot.formats.weights import write_safetensors
 from tests.tiny_sd import build_tiny_pipeline
 
 AdapterKind = Literal["lora", "tucker", "dora output", "dora input", "loha", "lokr", "lokr whole"]
@@ -20,6 +22,9 @@ KINDS: tuple[AdapterKind, ...] = (
 LAYOUT = UnetLayout(layers=1, without_attention=(0,))
 METADATA = {LAYOUT_KEY: layout_metadata(LAYOUT)}
 Adapter = dict[str, dict[str, Tensor]]
+TO_Q = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"
+FLAT = TO_Q.replace(".", "_")
+DOWN, UP = torch.ones(2, 6), torch.ones(8, 2)
 
 
 @cache
@@ -86,3 +91,12 @@ def layer(
                 "lokr_w1": draw(2, 2),
                 "lokr_w2": draw(out // 2, inputs // 2, *kernel),
             }
+
+
+def saved(
+    tmp_path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None
+) -> Path:
+    """The file of these tensors, by the names that they have in it."""
+    path = tmp_path / "adapter.safetensors"
+    write_safetensors(path, tensors, metadata or {})
+    return path

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -15,8 +13,20 @@ from torch import Tensor
 from surefoot.config.adapter_format import AdapterFormat
 from surefoot.formats.adapter_file import AdapterFile, open_adapter, write_adapter
 from surefoot.formats.leaf_names import split
-from surefoot.formats.weights import WeightsError, write_safetensors
-from tests.formats.small_adapters import KINDS, METADATA, Adapter, AdapterKind, adapter, weights
+from surefoot.formats.weights import WeightsError
+from tests.formats.small_adapters import (
+    DOWN,
+    FLAT,
+    KINDS,
+    METADATA,
+    TO_Q,
+    UP,
+    Adapter,
+    AdapterKind,
+    adapter,
+    saved,
+    weights,
+)
 
 FORMATS: tuple[AdapterFormat, ...] = (
     *("kohya", "comfyui", "diffusers", "onetrainer-original", "simpletuner"),
@@ -84,19 +94,8 @@ def test_alpha_that_float32_does_not_hold_comes_back_exactly(tmp_path: Path) -> 
     assert_equal(read_all(open_adapter(tmp_path / "a.safetensors")), written)
 
 
-def saved(
-    tmp_path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None
-) -> Path:
-    path = tmp_path / "adapter.safetensors"
-    write_safetensors(path, tensors, metadata or {})
-    return path
-
-
-DOWN, UP = torch.ones(2, 6), torch.ones(8, 2)
-TO_Q = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"
 TO_OUT = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_out.0"
 PROCESSOR = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.processor"
-FLAT = TO_Q.replace(".", "_")
 Q_PROJ = "text_encoder.encoder.layers.0.self_attn.q_proj"
 
 
@@ -185,43 +184,6 @@ def test_magnitude_of_a_convolution_from_peft_is_of_the_outputs(tmp_path: Path) 
     }
     file = open_adapter(saved(tmp_path, tensors))
     assert file.read("unet.conv_in")["magnitude"].shape == (4, 1, 1, 1)
-
-
-@pytest.mark.parametrize(
-    ("settings", "alpha"),
-    [
-        ({"unet.lora_alpha": 8, "unet.r": 2}, 8),
-        ({"unet.lora_alpha": 8, "unet.r": 2, "unet.use_rslora": True}, 8 * math.sqrt(2)),
-        ({"unet.lora_alpha": 8, "unet.alpha_pattern": {"attn1.to_q": 5}}, 5),
-        ({"unet.lora_alpha": 8, "unet.alpha_pattern": {"attn1.to_k": 5}}, 8),
-        ({"text_encoder.lora_alpha": 8, "text_encoder.r": 4}, 2),
-        ({"lora_alpha": 6, "r": 4}, 6),
-    ],
-)
-def test_alpha_of_diffusers_is_read_from_the_header(
-    settings: dict[str, Any], alpha: float, tmp_path: Path
-) -> None:
-    tensors = {f"unet.{TO_Q}.lora_A.weight": DOWN, f"unet.{TO_Q}.lora_B.weight": UP}
-    file = open_adapter(saved(tmp_path, tensors, {"lora_adapter_metadata": json.dumps(settings)}))
-    assert float(file.read(f"unet.{TO_Q}")["alpha"]) == pytest.approx(alpha)
-
-
-def test_alpha_of_peft_is_read_from_the_file_beside(tmp_path: Path) -> None:
-    names = (f"base_model.model.{TO_Q}.lora_A.weight", f"base_model.model.{TO_Q}.lora_B.weight")
-    path = saved(tmp_path, dict(zip(names, (DOWN, UP), strict=True)))
-    (tmp_path / "adapter_config.json").write_text('{"lora_alpha": 7, "r": 2}')
-    file = open_adapter(path)
-    assert file.format == "peft"
-    assert float(file.read(f"unet.{TO_Q}")["alpha"]) == 7
-
-
-def test_alpha_zero_of_kohya_is_the_rank(tmp_path: Path) -> None:
-    tensors = {
-        f"lora_unet_{FLAT}.lora_down.weight": DOWN,
-        f"lora_unet_{FLAT}.lora_up.weight": UP,
-        f"lora_unet_{FLAT}.alpha": torch.tensor(0.0),
-    }
-    assert float(open_adapter(saved(tmp_path, tensors)).read(f"unet.{TO_Q}")["alpha"]) == 2
 
 
 def refusal(path: Path) -> str:

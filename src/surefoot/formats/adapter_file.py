@@ -32,7 +32,12 @@ from surefoot.formats.module_names import (
     without_attention,
 )
 from surefoot.formats.original import UnetLayout
-from surefoot.formats.peft_settings import PeftSettings, SettingsError, settings_by_part
+from surefoot.formats.peft_settings import (
+    WEIGHTS_FILE,
+    PeftSettings,
+    SettingsError,
+    settings_by_part,
+)
 from surefoot.formats.streamed import TensorFile, kohya_hashes
 from surefoot.formats.weights import WeightsError, write_safetensors
 from surefoot.language import N_, _
@@ -186,7 +191,9 @@ def open_adapter(path: Path) -> AdapterFile:
     for layer, leaves in tensors.items():
         faults += layer_problems(layer, {leaf: tensor.shape for leaf, tensor in leaves.items()})
     try:
-        settings = settings_by_part(path, file.metadata)
+        peft = "peft" in namings or path.name == WEIGHTS_FILE
+        peft = peft and FORMAT_KEY not in file.metadata
+        settings = settings_by_part(path, file.metadata, peft=peft)
     except SettingsError as error:
         settings = {}
         faults.append(str(error))

@@ -16,7 +16,10 @@ HEADER_KEY = "lora_adapter_metadata"
 """Under it diffusers keeps the settings of every part, `unet.r` and so on, as JSON."""
 
 CONFIG_FILE = "adapter_config.json"
-"""Beside it PEFT keeps them."""
+"""In it PEFT keeps them, beside the file of the adapter."""
+
+WEIGHTS_FILE = "adapter_model.safetensors"
+"""What PEFT calls the file of the adapter."""
 
 
 class SettingsError(ValueError):
@@ -49,12 +52,16 @@ class PeftSettings:
         return alpha * math.sqrt(rank) if self.rank_stabilised else alpha
 
 
-def settings_by_part(path: Path, metadata: Mapping[str, str]) -> dict[str, PeftSettings]:
+def settings_by_part(
+    path: Path, metadata: Mapping[str, str], *, peft: bool
+) -> dict[str, PeftSettings]:
     """By the name of the part; under an empty name what holds for all others.
 
     Args:
-        path: The file of the adapter, beside which PEFT's settings may lie.
+        path: The file of the adapter.
         metadata: Of its header.
+        peft: Whether PEFT wrote the file, so that the settings beside it are its own. A file that
+            another program puts into the same folder may hold its alphas already.
 
     Raises:
         SettingsError: They are there and not readable.
@@ -63,7 +70,7 @@ def settings_by_part(path: Path, metadata: Mapping[str, str]) -> dict[str, PeftS
     try:
         if HEADER_KEY in metadata:
             values = json.loads(metadata[HEADER_KEY])
-        elif beside.is_file():
+        elif peft and beside.is_file():
             values = json.loads(beside.read_text(encoding="utf-8"))
         else:
             return {}
