@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -70,6 +71,7 @@ Energy = Annotated[
 _MOST_LINES = 15
 RANK_OR_ENERGY = N_("at least one of `--rank` and `--energy`")
 AT_LEAST_0 = N_("0 or more")
+FINITE = N_("a number such as 0.5")
 SHARE = N_("more than 0 and at most 1")
 
 
@@ -279,6 +281,9 @@ def _weighted(given: str) -> Weighted:
         weight = float(number) if sign else 1.0
     except ValueError:
         name, weight = given, 1.0
+    if not math.isfinite(weight):
+        values = {"option": f"{name}=", "given": number, "expected": FINITE}
+        raise Refused([Finding("SF078", "error", "", dict(values))])
     return Weighted(_open_adapter(Path(name if sign else given)), weight)
 
 

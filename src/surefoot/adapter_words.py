@@ -89,6 +89,11 @@ FILE_WORDS: dict[str, Words] = {
            "not of the usual one"),
         helps=(N_("add `--base` and the model"),),
     ),
+    "SF096": Words(
+        N_("{name} would hold numbers that are not finite"),
+        helps=(N_("give smaller weights after FILE=, and see with `surefoot inspect` whether the "
+                  "adapters are whole; nothing was written"),),
+    ),
 }  # fmt: skip
 """What the verbs on adapters cannot read, write or do."""
 

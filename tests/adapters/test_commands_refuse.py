@@ -175,3 +175,13 @@ def test_adapter_with_nan_is_inspected_and_otherwise_refused(
         assert (result.exit_code, codes(result)) == (2, ["SF081"]), result.output
         assert f"{LAYERS[0]}.lora_up" in result.output
     assert names(tmp_path) == ["a.safetensors"]
+
+
+@pytest.mark.parametrize("weight", ["nan", "inf", "-inf", "1e400"])
+def test_weight_that_is_no_number_is_refused(
+    weight: str, adapter: Path, model_folder: Path, tmp_path: Path
+) -> None:
+    result = surefoot("merge", model_folder, f"{adapter}={weight}", "--out", tmp_path / "out")
+    assert (result.exit_code, codes(result)) == (2, ["SF078"]), result.output
+    assert weight in result.output
+    assert names(tmp_path) == ["a.safetensors"]

@@ -252,6 +252,18 @@ def test_weights_too_large_for_the_dtype_leave_nothing_behind(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.safetensors"]
 
 
+@pytest.mark.parametrize("dtype", [None, torch.float16])
+def test_sum_that_is_not_finite_leaves_nothing_behind(
+    dtype: torch.dtype | None, model: ModelWeights, tmp_path: Path
+) -> None:
+    file = write(tmp_path / "a.safetensors", loras(model, layers=LAYERS[:1]))
+    with pytest.raises(Refused) as refused:
+        merge(model, [Weighted(file, 1e300)], tmp_path / "o", dtype=dtype, tell=ignore)
+    (finding,) = refused.value.findings
+    assert (finding.code, finding.values["name"]) == ("SF096", "conv_in.weight")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.safetensors"]
+
+
 def test_full_disk_is_told_before_anything_is_written(
     model: ModelWeights, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

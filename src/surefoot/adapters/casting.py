@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from surefoot.finding import Finding, Refused
+from surefoot.formats.finite import computable
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -40,14 +41,16 @@ class Cast:
         dtype = self.dtype or otherwise
         if not tensor.is_floating_point() or tensor.dtype == dtype:
             return tensor
-        cast = tensor.to(dtype)
-        infinite = cast.isinf() & tensor.isfinite()
-        if bool(infinite.any()):
-            largest = float(tensor[infinite].abs().max())
-            values = {"name": name, "largest": largest, "most": torch.finfo(dtype).max}
+        numbers, most = computable(tensor), torch.finfo(dtype).max
+        # Not by what becomes infinite: dtypes of 8 bits end at their largest number.
+        beyond = numbers.isfinite() & (numbers.abs() > most)
+        if bool(beyond.any()):
+            largest = float(numbers[beyond].abs().max())
+            values = {"name": name, "largest": largest, "most": most}
             dtype_name = str(dtype).removeprefix("torch.")
             raise Refused([Finding("SF086", "error", "", {**values, "dtype": dtype_name})])
-        self.vanished += int(((cast == 0) & (tensor != 0)).sum())
+        cast = numbers.to(dtype)
+        self.vanished += int(((cast == 0) & (numbers != 0)).sum())
         self.numbers += tensor.numel()
         return cast
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-import torch
 from torch import Tensor
 
 from surefoot.adapters.figures import kernel_of
 from surefoot.adapters.model_weights import ModelWeights
 from surefoot.finding import Finding
 from surefoot.formats.adapter_file import AdapterFile
+from surefoot.formats.finite import all_finite
 from surefoot.formats.leaves import MAGNITUDES, Shape, Shapes, width_of
 
 _NAMED = 5
@@ -50,7 +50,7 @@ def finite_findings(adapter: AdapterFile) -> list[Finding]:
         Finding("SF081", "error", "", {"file": str(adapter.path), "name": f"{layer}.{name}"})
         for layer in adapter.layers
         for name, leaf in adapter.read_bent(layer, finite=False).items()
-        if not bool(torch.isfinite(leaf).all())
+        if not all_finite(leaf)
     ]
 
 

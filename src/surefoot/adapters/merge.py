@@ -21,6 +21,7 @@ from surefoot.adapters.fit import finite_findings, fit_findings, viewed
 from surefoot.adapters.model_weights import WEIGHT_FILES, ModelWeights
 from surefoot.finding import Finding, Refused
 from surefoot.formats.adapter_file import AdapterFile
+from surefoot.formats.finite import all_finite
 from surefoot.formats.leaves import MAGNITUDES
 from surefoot.formats.streamed import Slot, TensorFile, write_streamed
 from surefoot.tuning.delta import adapted_weight
@@ -69,8 +70,8 @@ def merge(
         tell: Progress.
 
     Raises:
-        Refused: A layer of an adapter is not in the model or has another shape, or a number does
-            not fit the dtype.
+        Refused: A layer of an adapter is not in the model or has another shape, a number does
+            not fit the dtype, or a changed layer holds NaN or infinity.
         OSError: The disk is full or not writable. Nothing was written then.
     """
     problems = [
@@ -115,13 +116,15 @@ def _merged_tensors(
     layers = model.layers_of(file)
     for name in file.headers:
         tensor = file.read(name)
-        slot, layer = file.slot(name), layers.get(name)
-        for item in adapters:
-            if layer is not None and layer in item.adapter.layers:
-                leaves = item.adapter.read_bent(layer)
-                # A bent magnitude was bent for the weights of the model as it is.
-                leaves = straightened(leaves, file.read(name))
-                tensor = adapted_weight(viewed(tensor, leaves), leaves, item.weight)
+        slot, layer = file.slot(name), layers.get(name, "")
+        added = [item for item in adapters if layer in item.adapter.layers]
+        for item in added:
+            leaves = item.adapter.read_bent(layer)
+            # A bent magnitude was bent for the weights of the model as it is.
+            leaves = straightened(leaves, file.read(name))
+            tensor = adapted_weight(viewed(tensor, leaves), leaves, item.weight)
+        if added and not all_finite(tensor):
+            raise Refused([Finding("SF096", "error", "", {"name": name})])
         yield name, cast(name, tensor.reshape(slot.shape), slot.dtype)
         tell(1)
 
