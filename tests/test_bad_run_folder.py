@@ -36,7 +36,7 @@ def tree(folder: Path) -> dict[str, bytes]:
 @pytest.fixture
 def started(tmp_path: Path, tiny: Path) -> tuple[Path, Plan]:
     """A run of the tiny model with a checkpoint at its third step."""
-    run_file = write_run(tmp_path, {"model.path": str(tiny), "train.steps": 4})
+    run_file = write_run(tmp_path, {"model.path": str(tiny), "train.steps": 4, "tuning.rank": 2})
     plan, _survey, findings = look(run_file)
     assert findings == []
     plan.run_folder.mkdir(parents=True)

@@ -343,7 +343,10 @@ def test_numbers_that_an_optimizer_changes_in_its_groups_are_kept_and_its_option
 
     def build(_config: Any, lr: float, trainables: Any, seed: int) -> Counting:
         parameters: list[nn.Parameter] = [item.parameter for item in trainables]
-        groups = [{"params": some, "kind": "weight"} for some in (parameters[:2], parameters[2:])]
+        groups = [
+            {"params": some, "kind": "weight", "initial_lr": lr}
+            for some in (parameters[:2], parameters[2:])
+        ]
         return Counting(groups, lr, d0)
 
     monkeypatch.setattr(assemble, "build_optimizer", build)

@@ -231,7 +231,7 @@ def _prodigy(config: ProdigyConfig) -> dict[str, object]:
 
 
 def _prodigy_plus(config: ProdigyPlusConfig) -> dict[str, object]:
-    same = config.model_dump(exclude={"kind", "lr", "beta1", "beta2", "beta3"})
+    same = config.model_dump(exclude={"kind", "lr", "part_lr", "beta1", "beta2", "beta3"})
     beta3 = None if config.beta3 == "auto" else config.beta3
     # Its stochastic rounding draws numbers that no checkpoint brings back.
     own = {"betas": (config.beta1, config.beta2), "beta3": beta3, "stochastic_rounding": False}
