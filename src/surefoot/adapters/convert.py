@@ -83,7 +83,8 @@ def convert(
         raise Refused(problems)
     cast = Cast(dtype)
     layers = _layers(adapter, model, to, cast)
-    write_in_format(out, layers, to, {**kept_metadata(adapter.metadata), **layout_of(model)})
+    metadata = {**kept_metadata(adapter.metadata), **layout_of(model)}
+    write_in_format(out, layers, to, metadata, adapter.names(to))
     before, after = read_header(adapter.path), read_header(out)
     changes = _changes(adapter, to, before, after)
     return Converted(tuple(changes), tuple(cast.findings()))

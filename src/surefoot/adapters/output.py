@@ -41,15 +41,16 @@ def write_in_format(
     layers: Iterable[tuple[str, Mapping[str, Tensor]]],
     to: AdapterFormat,
     metadata: Mapping[str, str],
+    kept: Mapping[str, str] | None = None,
 ) -> None:
-    """Writes an adapter whole or not at all.
+    """Writes an adapter whole or not at all; `kept` as `write_adapter` has it.
 
     Raises:
         Refused: The format cannot hold it, with every reason.
         OSError: The disk is full or not writable.
     """
     try:
-        write_adapter(out, layers, to, metadata)
+        write_adapter(out, layers, to, metadata, kept)
     except WeightsError as error:
         raise Refused(
             [
@@ -136,7 +137,8 @@ def write_resized(
     kept: list[KeptLayer] = []
     kept_keys = kept_metadata(adapter.metadata)
     metadata = {key: value for key, value in kept_keys.items() if key not in _RANKS}
-    write_in_format(out, resized(adapter, cutting, kept=kept), to, metadata)
+    layers = resized(adapter, cutting, kept=kept)
+    write_in_format(out, layers, to, metadata, adapter.names(to))
     findings: list[Finding] = []
     if any("magnitude" in adapter.shapes(layer) for layer in adapter.layers):
         findings.append(Finding("SF615", "note", ""))

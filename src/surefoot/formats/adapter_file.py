@@ -17,7 +17,12 @@ from torch import Tensor
 
 from surefoot.config.adapter_format import AdapterFormat
 from surefoot.formats.abilities import Hindrance, hindrance
-from surefoot.formats.headers import HeaderError
+from surefoot.formats.faults import (
+    all_at_once,
+    naming_faults,
+    nothing_of_an_adapter,
+    opened,
+)
 from surefoot.formats.leaf_names import magnitude_shape, split, written_leaves
 from surefoot.formats.leaves import Shapes, axis_of, kind_of, layer_problems, rank_of
 from surefoot.formats.module_names import (
@@ -57,9 +62,6 @@ HINDRANCES: dict[Hindrance, str] = {
         "comfyui-compat, with the base model at hand."
     ),
 }
-_PICKLES = frozenset({".pt", ".pth", ".ckpt", ".bin", ".pkl"})
-_BENT = "comfyui-compat"
-_TOLD = 20  # faults in one message; a file of another kind has thousands
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,7 @@ class AdapterFile:
         file: TensorFile,
         file_format: FileFormat,
         tensors: dict[str, dict[str, _Tensor]],
+        names: Mapping[str, str],
         settings: Mapping[str, PeftSettings],
     ) -> None:
         """`open_adapter` makes them."""
@@ -95,9 +98,21 @@ class AdapterFile:
         self.metadata = file.metadata
         self._file = file
         self._tensors = tensors
+        self._names = names
         self._settings = settings
         self.layers = tuple(tensors)
-        self.family: FamilyGuess = guess_family({path: self.shapes(path) for path in tensors})
+        shapes = {path: self.shapes(path) for path in tensors}
+        self.family: FamilyGuess = guess_family(shapes, file.metadata)
+
+    def names(self, adapter_format: AdapterFormat) -> Mapping[str, str]:
+        """What the file calls its layers, if that is what the format calls them; else nothing.
+
+        Names tell less than the file does: `lora_te1` and `lora_te` are the same text encoder to a
+        reader of one family and not to that of another. diffusers has names of several ages, of
+        which the newest is written.
+        """
+        kept = adapter_format == self.format and adapter_format != "diffusers"
+        return self._names if kept else {}
 
     def shapes(self, layer: str) -> dict[str, tuple[int, ...]]:
         """Leaf to canonical shape of a layer's tensors, without reading them."""
@@ -165,10 +180,11 @@ def open_adapter(path: Path) -> AdapterFile:
         WeightsError: The message names everything that is wrong with it.
         OSError: The file cannot be read.
     """
-    file = _open(path)
+    file = opened(path)
     faults: list[str] = []
     namings: dict[Naming, str] = {}
     tensors: dict[str, dict[str, _Tensor]] = {}
+    names: dict[str, str] = {}
     unknown: list[str] = []
     layers = _layout(file.metadata, "sd15").layers
     for key, header in file.headers.items():
@@ -178,14 +194,15 @@ def open_adapter(path: Path) -> AdapterFile:
             unknown.append(key)
             continue
         namings.setdefault(found[0], key)
+        names.setdefault(found[1], parsed[0])
         leaves = tensors.setdefault(found[1], {})
         if parsed[1] in leaves:
             values = {"first": leaves[parsed[1]].key, "second": key}
             faults.append(_("{first} and {second} are the same tensor.").format(**values))
         leaves[parsed[1]] = _Tensor(key, header.shape)
     if not tensors:
-        raise WeightsError(_nothing(file))
-    faults += _naming_faults(unknown, namings)
+        raise WeightsError(nothing_of_an_adapter(file))
+    faults += naming_faults(unknown, namings)
     compat = file.metadata.get(FORMAT_KEY) == "comfyui-compat"
     tensors = {layer: _with_magnitude(leaves, compat) for layer, leaves in tensors.items()}
     for layer, leaves in tensors.items():
@@ -198,50 +215,9 @@ def open_adapter(path: Path) -> AdapterFile:
         settings = {}
         faults.append(str(error))
     if faults:
-        raise WeightsError(_all_at_once(path, faults))
-    naming = next(iter(namings))
-    return AdapterFile(file, "comfyui-compat" if compat else naming, tensors, settings)
-
-
-def _open(path: Path) -> TensorFile:
-    if path.suffix.lower() in _PICKLES:
-        raise WeightsError(
-            _(
-                "{file} is a pickle file, which can run any program when it is loaded. If you "
-                "trust it, load it with torch.load(..., weights_only=True), which runs none, "
-                "and save it as .safetensors."
-            ).format(file=path)
-        )
-    if not path.is_file():
-        raise WeightsError(
-            _("{file} is not there; give the path of a .safetensors file.").format(file=path)
-        )
-    try:
-        return TensorFile(path)
-    except HeaderError as error:
-        raise WeightsError(
-            _("{file}: {reason}; copy or download it again.").format(
-                file=path, reason=_(str(error))
-            )
-        ) from None
-
-
-def _nothing(file: TensorFile) -> str:
-    if not file.headers:
-        return _("{file} holds no tensors.").format(file=file.path)
-    if any(key.endswith((".weight", ".bias")) for key in file.headers):
-        return _("{file} is a whole model or a part of one, not an adapter.").format(file=file.path)
-    return _("{file} holds no adapter: {key} is no name of a tensor of one.").format(
-        file=file.path, key=next(iter(file.headers))
-    )
-
-
-def _naming_faults(unknown: list[str], namings: Mapping[Naming, str]) -> Iterator[str]:
-    for key in unknown:
-        yield _("{key} is no known name of a tensor of an adapter.").format(key=key)
-    if len(namings) > 1:
-        examples = ", ".join(f"{key} ({naming})" for naming, key in namings.items())
-        yield _("Names of several formats are mixed: {examples}.").format(examples=examples)
+        raise WeightsError(all_at_once(path, faults))
+    naming: FileFormat = "comfyui-compat" if compat else next(iter(namings))
+    return AdapterFile(file, naming, tensors, names, settings)
 
 
 def _with_magnitude(leaves: dict[str, _Tensor], compat: bool) -> dict[str, _Tensor]:
@@ -258,20 +234,12 @@ def _with_magnitude(leaves: dict[str, _Tensor], compat: bool) -> dict[str, _Tens
     return others
 
 
-def _all_at_once(path: Path, faults: list[str]) -> str:
-    if len(faults) == 1:
-        return f"{path}: {faults[0]}"
-    told = faults[:_TOLD]
-    if len(faults) > _TOLD:
-        told.append(_("and {number} more").format(number=len(faults) - _TOLD))
-    return "\n".join([f"{path}:", *(f"  {fault}" for fault in told)])
-
-
 def write_adapter(
     path: Path,
     layers: Iterable[tuple[str, Leaves]],
     adapter_format: AdapterFormat,
     metadata: Mapping[str, str],
+    kept: Mapping[str, str] | None = None,
 ) -> str:
     """Writes an adapter for the programs that read the format; whole or not at all.
 
@@ -281,6 +249,7 @@ def write_adapter(
         adapter_format: For whom.
         metadata: Stored in the header, with the format. Its `surefoot_unet_layout` tells the
             layout of a UNet that is not of the usual size.
+        kept: Names that layers have in a file of the format already, see `AdapterFile.names`.
 
     Returns:
         SHA-256 of the file, as 64 hexadecimal digits.
@@ -299,13 +268,13 @@ def write_adapter(
     if not held:
         faults.append(_("There are no layers to write."))
     if faults:
-        raise WeightsError(_all_at_once(path, faults))
-    names = _names(shapes, adapter_format, metadata)
+        raise WeightsError(all_at_once(path, faults))
+    names = {**_names(shapes, adapter_format, metadata), **(kept or {})}
     faults = [
         fault for layer in held for fault in _refusals(layer, shapes[layer], names, adapter_format)
     ]
     if faults:
-        raise WeightsError(_all_at_once(path, faults))
+        raise WeightsError(all_at_once(path, faults))
     old = without_attention(held)
     tensors = {
         f"{names[layer]}{suffix}": tensor.detach()
@@ -338,9 +307,7 @@ def _layer_faults(layer: str, shapes: Shapes) -> Iterator[str]:
 def _names(
     shapes: Mapping[str, Shapes], adapter_format: AdapterFormat, metadata: Mapping[str, str]
 ) -> dict[str, str | None]:
-    guess = guess_family(shapes)
-    # For names alone: an unknown family's parts are not those that its row tells anything about.
-    family: FamilyGuess = guess if guess in FAMILY_NAMES else "sd15"
+    family = guess_family(shapes, metadata)
     layout, clip = _layout(metadata, family), comfyui_clip(shapes)
     row = FAMILY_NAMES[family]
     return {layer: module_name(layer, adapter_format, row, layout, clip) for layer in shapes}

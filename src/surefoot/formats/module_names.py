@@ -87,7 +87,20 @@ FAMILY_NAMES: dict[FamilyGuess, FamilyNames] = {
         kohya_unet="original",
         unet=UnetLayout(layers=2, without_attention=(2,)),
     ),
+    # Of Flux and SD3: all that have more than the one text encoder of SD 1.x number them.
+    "unknown": FamilyNames(
+        kohya_text_encoders={"text_encoder": "lora_te1", "text_encoder_2": "lora_te2"},
+        kohya_unet="diffusers",
+        unet=UnetLayout(layers=2, without_attention=(0,)),
+    ),
 }
+# What headers call the base model, by how it begins: kohya's `ss_base_model_version` (sd-scripts
+# 48d368f, library/sdxl_model_util.py and train_util.py) and the architecture of modelspec.
+_TOLD_FAMILIES: tuple[tuple[str, FamilyGuess], ...] = (
+    *(("sdxl", "sdxl"), ("stable-diffusion-xl", "sdxl")),
+    *(("sd_v1", "sd15"), ("sd_v2", "sd15"), ("sd_1", "sd15"), ("sd_2", "sd15")),
+    *(("stable-diffusion-v1", "sd15"), ("stable-diffusion-v2", "sd15")),
+)
 
 
 def canonical(name: str, layers: int) -> tuple[Naming, str] | None:
@@ -189,7 +202,8 @@ def module_name(
         case "diffusers":
             return f"{part}.{module}"
         case "kohya" if text:
-            prefix = family.kohya_text_encoders.get(part)
+            t5 = module.startswith("encoder.block.")
+            prefix = "lora_te3" if t5 else family.kohya_text_encoders.get(part)
             return prefix and f"{prefix}_{flatten(module)}"
         case "kohya" if part == "unet":
             native = family.kohya_unet == "original"
@@ -218,11 +232,19 @@ def _reversed_text_encoders() -> dict[str, str]:
     return {part: name for name, part in reversed(_COMFYUI_TEXT_ENCODERS.items())}
 
 
-def guess_family(layers: Mapping[str, Shapes]) -> FamilyGuess:
-    """The family that the adapted modules are of; `unknown` where no row fits."""
+def guess_family(layers: Mapping[str, Shapes], metadata: Mapping[str, str]) -> FamilyGuess:
+    """The family that an adapter is of: as its header says, or else by the adapted modules.
+
+    It is `unknown` where no row fits.
+    """
     parts = {path.partition(".")[0] for path in layers}
-    if not parts <= {"unet", "text_encoder", "text_encoder_2"}:
+    t5 = any(".encoder.block." in path for path in layers)
+    if t5 or not parts <= {"unet", "text_encoder", "text_encoder_2"}:
         return "unknown"
+    told = _told_family(metadata)
+    # A module that has a name in a UNet of Stable Diffusion is of no other family.
+    if told is not None and not (told == "unknown" and "unet" in parts):
+        return told
     sdxl = "text_encoder_2" in parts or any(
         path.startswith("unet.add_embedding.")
         or re.search(r"transformer_blocks\.[1-9]", path)
@@ -230,6 +252,16 @@ def guess_family(layers: Mapping[str, Shapes]) -> FamilyGuess:
         for path, shapes in layers.items()
     )
     return "sdxl" if sdxl else "sd15"
+
+
+def _told_family(metadata: Mapping[str, str]) -> FamilyGuess | None:
+    for key in ("ss_base_model_version", "modelspec.architecture"):
+        if told := metadata.get(key):
+            for begin, family in _TOLD_FAMILIES:
+                if told.lower().startswith(begin):
+                    return family
+            return "unknown"
+    return None
 
 
 def comfyui_clip(layers: Mapping[str, Shapes]) -> str:

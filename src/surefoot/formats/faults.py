@@ -1,0 +1,79 @@
+"""What is wrong with a file that should hold an adapter, in sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from surefoot.formats.headers import HeaderError
+from surefoot.formats.module_names import Naming
+from surefoot.formats.streamed import TensorFile
+from surefoot.formats.weights import WeightsError
+from surefoot.language import _
+
+_PICKLES = frozenset({".pt", ".pth", ".ckpt", ".bin", ".pkl"})
+_TOLD = 20  # faults in one message; a file of another kind has thousands
+
+
+def opened(path: Path) -> TensorFile:
+    """Opens a safetensors file.
+
+    Raises:
+        WeightsError: It is another kind of file, or not whole.
+        OSError: It cannot be read.
+    """
+    if path.suffix.lower() in _PICKLES:
+        raise WeightsError(
+            _(
+                "{file} is a pickle file, which can run any program when it is loaded. If you "
+                "trust it, load it with torch.load(..., weights_only=True), which runs none, "
+                "and save it as .safetensors."
+            ).format(file=path)
+        )
+    if not path.is_file():
+        raise WeightsError(
+            _("{file} is not there; give the path of a .safetensors file.").format(file=path)
+        )
+    try:
+        return TensorFile(path)
+    except HeaderError as error:
+        raise WeightsError(
+            _("{file}: {reason}; copy or download it again.").format(
+                file=path, reason=_(str(error))
+            )
+        ) from None
+
+
+def nothing_of_an_adapter(file: TensorFile) -> str:
+    """What a file is that holds no tensor of an adapter."""
+    if not file.headers:
+        return _("{file} holds no tensors.").format(file=file.path)
+    if any(key.endswith((".weight", ".bias")) for key in file.headers):
+        return _("{file} is a whole model or a part of one, not an adapter.").format(file=file.path)
+    return _("{file} holds no adapter: {key} is no name of a tensor of one.").format(
+        file=file.path, key=next(iter(file.headers))
+    )
+
+
+def naming_faults(unknown: list[str], namings: Mapping[Naming, str]) -> Iterator[str]:
+    """What is wrong with the names in a file.
+
+    Args:
+        unknown: Names that no program gives to a tensor of an adapter.
+        namings: Whose names there are, with an example of each.
+    """
+    for key in unknown:
+        yield _("{key} is no known name of a tensor of an adapter.").format(key=key)
+    if len(namings) > 1:
+        examples = ", ".join(f"{key} ({naming})" for naming, key in namings.items())
+        yield _("Names of several formats are mixed: {examples}.").format(examples=examples)
+
+
+def all_at_once(path: Path, faults: list[str]) -> str:
+    """The message about a file; of very many faults the first and a number."""
+    if len(faults) == 1:
+        return f"{path}: {faults[0]}"
+    told = faults[:_TOLD]
+    if len(faults) > _TOLD:
+        told.append(_("and {number} more").format(number=len(faults) - _TOLD))
+    return "\n".join([f"{path}:", *(f"  {fault}" for fault in told)])
