@@ -232,6 +232,41 @@ def test_convert_casts_factors_and_refuses_what_would_be_infinite(
     }
 
 
+@pytest.mark.parametrize("ratio", [3e4, 0.3, 1e-9])
+def test_scale_that_has_no_room_in_half_precision_is_written_in_float32(
+    ratio: float, model: ModelWeights, tmp_path: Path
+) -> None:
+    leaves = lora(model.shape(LAYERS[2]), 2, 0, alpha=2 * ratio)
+    leaves |= {name: leaves[name].half() * 60 for name in ("lora_up", "lora_down")}
+    start = write(tmp_path / "a.safetensors", {LAYERS[2]: leaves}).path
+    out = tmp_path / "o.safetensors"
+    args = ("convert", start, "--to", "diffusers", "--out", out)
+    assert surefoot(*args).exit_code == 0
+    found = update(open_adapter(out).read(LAYERS[2]))
+    # One rounding of each factor to float32.
+    np.testing.assert_allclose(found, update(leaves), rtol=2e-6, atol=1e-6 * ratio)
+    # Where half precision is asked for, what it cannot hold is told.
+    result = surefoot(*args, "--dtype", "fp16", "--force")
+    expected = {3e4: (2, ["SF086"]), 0.3: (0, []), 1e-9: (0, ["SF611"])}[ratio]
+    assert (result.exit_code, codes(result)) == expected
+
+
+def test_bent_magnitude_has_room_for_any_ratio_of_norms(
+    model: ModelWeights, model_folder: Path, tmp_path: Path
+) -> None:
+    leaves = doras(model, layers=LAYERS[2:3])[LAYERS[2]]
+    # ||W + d|| is a million times ||W||: divided by that, nothing of fp16 is left.
+    leaves["lora_up"] *= 1e6
+    leaves["magnitude"] = leaves["magnitude"].half()
+    start = write(tmp_path / "a.safetensors", {LAYERS[2]: leaves}).path
+    there, back = tmp_path / "b.safetensors", tmp_path / "c.safetensors"
+    base = ("--base", model_folder)
+    for source, to, out in ((start, "comfyui-compat", there), (there, "kohya", back)):
+        assert surefoot("convert", source, "--to", to, "--out", out, *base).exit_code == 0
+    again = open_adapter(back).read(LAYERS[2])["magnitude"]
+    torch.testing.assert_close(again, leaves["magnitude"].float(), rtol=3e-7, atol=0)
+
+
 def test_merge_extract_and_resize_go_round(
     adapter: Path, model: ModelWeights, model_folder: Path, tmp_path: Path
 ) -> None:

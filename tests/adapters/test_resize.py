@@ -75,6 +75,22 @@ def test_core_of_tucker_is_multiplied_into_the_down_factor(
     np.testing.assert_allclose(found, whole.numpy(), atol=1e-5)
 
 
+def test_factors_beyond_half_precision_are_written_in_float32(
+    model: ModelWeights, tmp_path: Path
+) -> None:
+    leaves = loras(model, layers=LAYERS[2:3])[LAYERS[2]]
+    halves = {
+        name: (6e5 * leaves[name]).half().clamp(-6e4, 6e4) for name in leaves.keys() - {"alpha"}
+    }
+    # All of one sign: the largest singular value is far beyond the square of 65504.
+    halves = {name: half.abs() for name, half in halves.items()}
+    layers = {LAYERS[2]: {**leaves, **halves}}
+    small = resized(write(tmp_path / "a.safetensors", layers), tmp_path / "b.safetensors", 1)
+    left, values, right = np.linalg.svd(update(layers[LAYERS[2]]), full_matrices=False)
+    nearest = values[0] * np.outer(left[:, 0], right[0])
+    np.testing.assert_allclose(update(small.read(LAYERS[2])), nearest, rtol=1e-3)
+
+
 def test_kinds_without_such_a_rank_and_numbers_that_are_none_are_refused(
     model: ModelWeights, tmp_path: Path
 ) -> None:

@@ -13,6 +13,12 @@ from surefoot.formats.finite import computable
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
+def narrowed(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """A tensor of float32 or float64 in a dtype, or in float32 where that ends too early."""
+    fits = bool((tensor.abs() <= torch.finfo(dtype).max).all())
+    return tensor.to(dtype if fits else torch.float32)
+
+
 @dataclass
 class Cast:
     """Casts tensors to one dtype and counts what becomes zero.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor
 
 from surefoot.adapters.figures import shapes_of
@@ -25,7 +26,7 @@ def bend(leaves: Mapping[str, Tensor], weight: Tensor) -> dict[str, Tensor]:
     others = {name: leaf for name, leaf in leaves.items() if name != "magnitude"}
     magnitude = leaves["magnitude"]
     factor = _norm_ratio(others, weight).reshape(magnitude.shape)
-    bent = (magnitude.double() / factor).to(magnitude.dtype)
+    bent = _stored(magnitude.double() / factor, magnitude)
     return {**others, "comfyui_magnitude": bent}
 
 
@@ -44,7 +45,12 @@ def straightened(leaves: Mapping[str, Tensor], weight: Tensor | None) -> dict[st
     if weight is None:
         return dict(leaves)
     factor = _norm_ratio(others, weight).reshape(bent.shape)
-    return {**others, "magnitude": (bent.double() * factor).to(bent.dtype)}
+    return {**others, "magnitude": _stored(bent.double() * factor, bent)}
+
+
+def _stored(magnitude: Tensor, before: Tensor) -> Tensor:
+    """In float32 at least: a factor of any size has no room in 16 bits."""
+    return magnitude.to(torch.promote_types(before.dtype, torch.float32))
 
 
 def _norm_ratio(factors: Mapping[str, Tensor], weight: Tensor) -> Tensor:

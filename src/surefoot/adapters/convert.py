@@ -20,6 +20,7 @@ from surefoot.config.adapter_format import AdapterFormat
 from surefoot.finding import Finding, Refused
 from surefoot.formats.adapter_file import LAYOUT_KEY, AdapterFile
 from surefoot.formats.headers import TensorHeader, read_header
+from surefoot.formats.leaf_names import folded
 from surefoot.formats.leaves import axis_of
 from surefoot.formats.module_names import FAMILY_NAMES
 from surefoot.language import _
@@ -130,6 +131,9 @@ def _layers(
         if to == "comfyui-compat" and weight is not None and "magnitude" in leaves:
             output_axis = axis_of(shapes_of(leaves)) == "output"
             leaves = bend(leaves, weight) if output_axis else leaves
+        if to == "diffusers" and cast.dtype is not None and "lora_up" in leaves:
+            # What the format multiplies in must have room in the dtype too.
+            leaves = folded(leaves)
         yield layer, _cast(layer, leaves, cast)
 
 

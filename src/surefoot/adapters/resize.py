@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor
 
+from surefoot.adapters.casting import narrowed
 from surefoot.adapters.cutting import Cutting, KeptLayer
 from surefoot.adapters.fit import finite_findings
 from surefoot.adapters.spectrum import cut, kept_share, spectrum_of_product
@@ -48,6 +49,7 @@ def resized(
     for layer in adapter.layers:
         leaves = adapter.read(layer)
         down, up = _two_factors(leaves)
+        stored = leaves["lora_up"].dtype
         whole = spectrum_of_product(up.flatten(1), down.flatten(1))
         rank = min(cutting(whole.values), down.shape[0])
         scale = float(leaves["alpha"]) / leaves["lora_down"].shape[0]
@@ -58,8 +60,8 @@ def resized(
         yield (
             layer,
             {
-                "lora_down": new_down.reshape(rank, *down.shape[1:]).to(down.dtype),
-                "lora_up": new_up.reshape(-1, rank, *up.shape[2:]).to(up.dtype),
+                "lora_down": narrowed(new_down.reshape(rank, *down.shape[1:]), stored),
+                "lora_up": narrowed(new_up.reshape(-1, rank, *up.shape[2:]), stored),
                 "alpha": torch.tensor(scale * rank, dtype=torch.float64),
                 **others,
             },
@@ -71,5 +73,5 @@ def _two_factors(leaves: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
     down, up = leaves["lora_down"], leaves["lora_up"]
     if "lora_mid" in leaves:
         core = leaves["lora_mid"].double()
-        down = torch.einsum("ij...,jk->ik...", core, down.double().flatten(1)).to(down.dtype)
+        down = torch.einsum("ij...,jk->ik...", core, down.double().flatten(1))
     return down, up

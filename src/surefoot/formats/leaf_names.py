@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor
 
 from surefoot.config.adapter_format import AdapterFormat
@@ -93,17 +94,31 @@ def written_leaves(
     return written | {".alpha": _shortest(leaves["alpha"])}
 
 
+def folded(leaves: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A LoRA with `alpha / rank` in its up factor, in float32 at least, and alpha the rank.
+
+    In the dtypes of 16 bits the product may have no room: fp16 ends at 65504 and at 6e-8.
+    """
+    up, rank = leaves["lora_up"], leaves["lora_down"].shape[0]
+    wide = up.to(torch.promote_types(up.dtype, torch.float32))
+    scaled = wide * (float(leaves["alpha"]) / rank)
+    return {**leaves, "lora_up": scaled, "alpha": torch.tensor(float(rank), dtype=torch.float64)}
+
+
 def _written_for_peft(leaves: Mapping[str, Tensor], *, old_names: bool) -> dict[str, Tensor]:
     """`alpha / rank` goes into the up factor and no alpha is stored.
 
-    diffusers forgets a stored alpha in most families and takes the rank for it.
+    diffusers forgets a stored alpha in most families and takes the rank for it. Where the product
+    has no room in the dtype of the factor it is float32.
     """
     down, up = leaves["lora_down"], leaves["lora_up"]
     names = (".lora_A.weight", ".lora_B.weight")
     if old_names:
         names = (".lora_linear_layer.down.weight", ".lora_linear_layer.up.weight")
-    scale = float(leaves["alpha"]) / down.shape[0]
-    written = {names[0]: down, names[1]: up if scale == 1.0 else up * scale}
+    scaled = folded(leaves)["lora_up"]
+    narrow = scaled.to(up.dtype)
+    exact = up.dtype.itemsize > 2 or torch.equal(narrow.to(scaled.dtype), scaled)
+    written = {names[0]: down, names[1]: narrow if exact else scaled}
     if "magnitude" in leaves:
         # PEFT keeps that of a convolution in the shape of its output's channels. Text encoders
         # and OneTrainer need the `.weight`, without which they drop it.
