@@ -19,6 +19,7 @@ from surefoot.config.adapter_format import AdapterFormat
 from surefoot.formats.abilities import Hindrance, hindrance
 from surefoot.formats.faults import (
     all_at_once,
+    dtype_faults,
     naming_faults,
     nothing_of_an_adapter,
     opened,
@@ -151,7 +152,8 @@ class AdapterFile:
             leaf: self._file.read(tensor.key).reshape(tensor.shape)
             for leaf, tensor in self._tensors[layer].items()
         }
-        broken = [leaf for leaf, tensor in found.items() if not bool(torch.isfinite(tensor).all())]
+        # torch asks no eight-bit float whether it is finite.
+        broken = [leaf for leaf, each in found.items() if not bool(each.float().isfinite().all())]
         if finite and broken:
             raise WeightsError(
                 _("{file}: {names} of {layer} has weights that are NaN or infinite.").format(
@@ -200,6 +202,7 @@ def open_adapter(path: Path) -> AdapterFile:
             values = {"first": leaves[parsed[1]].key, "second": key}
             faults.append(_("{first} and {second} are the same tensor.").format(**values))
         leaves[parsed[1]] = _Tensor(key, header.shape)
+        faults += dtype_faults(key, parsed[1], header.dtype)
     if not tensors:
         raise WeightsError(nothing_of_an_adapter(file))
     faults += naming_faults(unknown, namings)
@@ -336,14 +339,13 @@ def _layout(metadata: Mapping[str, str], family: FamilyGuess) -> UnetLayout:
     usual = FAMILY_NAMES[family].unet
     try:
         told = json.loads(metadata.get(LAYOUT_KEY, "{}"))
-        return UnetLayout(
-            layers=int(told.get("layers", usual.layers)),
-            without_attention=tuple(
-                map(int, told.get("without_attention", usual.without_attention))
-            ),
+        bare = told.get("without_attention", usual.without_attention)
+        layout = UnetLayout(
+            layers=int(told.get("layers", usual.layers)), without_attention=tuple(map(int, bare))
         )
-    except (ValueError, TypeError, AttributeError):
+    except (ValueError, TypeError, AttributeError, OverflowError, RecursionError):
         return usual
+    return layout if layout.layers >= 1 else usual
 
 
 def layout_metadata(layout: UnetLayout) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from surefoot.formats.headers import HeaderError
 from surefoot.formats.module_names import Naming
-from surefoot.formats.streamed import TensorFile
+from surefoot.formats.streamed import TensorFile, dtype_of
 from surefoot.formats.weights import WeightsError
 from surefoot.language import _
 
@@ -67,6 +67,26 @@ def naming_faults(unknown: list[str], namings: Mapping[Naming, str]) -> Iterator
     if len(namings) > 1:
         examples = ", ".join(f"{key} ({naming})" for naming, key in namings.items())
         yield _("Names of several formats are mixed: {examples}.").format(examples=examples)
+
+
+def dtype_faults(name: str, leaf: str, dtype: str) -> Iterator[str]:
+    """What keeps the numbers of a tensor from being read: packed, quantised, no numbers at all.
+
+    An alpha may be an integer.
+
+    Args:
+        name: In the file.
+        leaf: Canonical.
+        dtype: As the header calls it.
+    """
+    try:
+        known = dtype_of(dtype).is_floating_point or leaf == "alpha"
+    except KeyError:
+        known = False
+    if not known:
+        yield _(
+            "{name} is stored as {dtype}, which is not read; store it as F32, F16 or BF16."
+        ).format(name=name, dtype=dtype)
 
 
 def all_at_once(path: Path, faults: list[str]) -> str:
