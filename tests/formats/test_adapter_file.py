@@ -205,7 +205,7 @@ def test_all_faults_of_a_file_are_told_at_once(tmp_path: Path) -> None:
         "unet.e.lora_B.weight": UP,
         "lora_unet_conv_in.lora_down.weight": DOWN,
         "lora_unet_conv_in.lora_up.weight": UP,
-        "bundle_emb.word": torch.ones(3),
+        "words.word": torch.ones(3),
     }
     path = saved(tmp_path, tensors)
     first, *faults = refusal(path).splitlines()
@@ -214,7 +214,7 @@ def test_all_faults_of_a_file_are_told_at_once(tmp_path: Path) -> None:
         f"  {fault}"
         for fault in (
             "unet.e.lora_A.weight and unet.e.lora_down.weight are the same tensor.",
-            "bundle_emb.word is no known name of a tensor of an adapter.",
+            "words.word is no known name of a tensor of an adapter.",
             "Names of several formats are mixed: lora_unet_conv_in.lora_down.weight (kohya), "
             "unet.a.lora_A.weight (diffusers).",
             "The adapter of unet.a lacks lora_up.",

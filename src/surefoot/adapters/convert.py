@@ -13,7 +13,7 @@ from torch import Tensor
 from surefoot.adapters.casting import Cast
 from surefoot.adapters.comfyui import bend, straightened
 from surefoot.adapters.figures import shapes_of
-from surefoot.adapters.fit import finite_findings, fit_findings
+from surefoot.adapters.fit import embedding_findings, finite_findings, fit_findings
 from surefoot.adapters.model_weights import ModelWeights
 from surefoot.adapters.output import kept_metadata, layout_of, write_in_format
 from surefoot.config.adapter_format import AdapterFormat
@@ -21,7 +21,7 @@ from surefoot.finding import Finding, Refused
 from surefoot.formats.adapter_file import LAYOUT_KEY, AdapterFile
 from surefoot.formats.headers import TensorHeader, read_header
 from surefoot.formats.leaf_names import folded
-from surefoot.formats.leaves import MAGNITUDES, axis_of
+from surefoot.formats.leaves import axis_of
 from surefoot.formats.module_names import FAMILY_NAMES
 from surefoot.language import _
 
@@ -29,7 +29,6 @@ _ORIGINAL = ("comfyui", "comfyui-compat", "onetrainer-original")
 _BLOCK = re.compile(
     r"unet\.(?P<side>down|up)_blocks\.(?P<stage>\d+)\.(?P<kind>resnets|attentions)\.(?P<layer>\d+)"
 )
-_KEPT = MAGNITUDES | {"alpha"}
 _MAGNITUDES = (
     ".dora_scale",
     ".lora_magnitude_vector",
@@ -66,7 +65,7 @@ def convert(
         model: The model that it was made for; needed to and from `comfyui-compat`.
         out: The new file.
         to: Its format.
-        dtype: Of its factors; magnitudes, and with None all tensors, keep their own.
+        dtype: Of its factors; None keeps each tensor's own.
 
     Raises:
         Refused: The adapter holds NaN, the format cannot hold it, or the model is needed or does
@@ -89,7 +88,7 @@ def convert(
     write_in_format(out, layers, to, metadata, adapter.names(to))
     before, after = read_header(adapter.path), read_header(out)
     changes = _changes(adapter, to, before, after)
-    return Converted(tuple(changes), tuple(cast.findings()))
+    return Converted(tuple(changes), (*cast.findings(), *embedding_findings(adapter)))
 
 
 def _needs_model(adapter: AdapterFile, to: AdapterFormat) -> bool:
@@ -140,8 +139,7 @@ def _layers(
 
 def _cast(layer: str, leaves: Mapping[str, Tensor], cast: Cast) -> dict[str, Tensor]:
     return {
-        # A magnitude moves by less than the roundings of 16 bits, and is small in any dtype.
-        name: leaf if name in _KEPT else cast(f"{layer}.{name}", leaf, leaf.dtype)
+        name: leaf if name == "alpha" else cast(f"{layer}.{name}", leaf, leaf.dtype)
         for name, leaf in leaves.items()
     }
 

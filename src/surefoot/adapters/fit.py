@@ -54,6 +54,15 @@ def finite_findings(adapter: AdapterFile) -> list[Finding]:
     ]
 
 
+def embedding_findings(adapter: AdapterFile) -> list[Finding]:
+    """A warning where a file holds trained words too, which the verbs do not carry over."""
+    if not adapter.embeddings:
+        return []
+    words = {key.split(".")[1] for key in adapter.embeddings}
+    values = {"file": str(adapter.path), "count": len(words), "example": min(words)}
+    return [Finding("SF619", "warning", "", dict(values))]
+
+
 def viewed(weight: Tensor, leaves: Mapping[str, Tensor]) -> Tensor:
     """The weight with as many dimensions as the adapter was made for.
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from surefoot.adapters.comfyui import straightened
 from surefoot.adapters.figures import LayerFigures, measure
-from surefoot.adapters.fit import fit_findings, viewed
+from surefoot.adapters.fit import embedding_findings, fit_findings, viewed
 from surefoot.adapters.model_weights import ModelWeights, open_model
 from surefoot.adapters.verdict import Verdict, judge, verdict_of
 from surefoot.finding import Finding, Refused
@@ -132,7 +132,12 @@ def inspect_adapter(adapter: AdapterFile, base: ModelWeights | None) -> Inspecti
         told=_told(adapter.metadata),
         base="" if base is None else base.name,
         layers=tuple(layers),
-        findings=(*judge(layers), *_alpha_findings(adapter, layers), *notes),
+        findings=(
+            *judge(layers),
+            *_alpha_findings(adapter, layers),
+            *embedding_findings(adapter),
+            *notes,
+        ),
     )
 
 

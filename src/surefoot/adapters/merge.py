@@ -17,7 +17,7 @@ from surefoot.adapters.casting import Cast
 from surefoot.adapters.comfyui import straightened
 from surefoot.adapters.cutting import Tell
 from surefoot.adapters.destination import replacing_folder
-from surefoot.adapters.fit import finite_findings, fit_findings, viewed
+from surefoot.adapters.fit import embedding_findings, finite_findings, fit_findings, viewed
 from surefoot.adapters.model_weights import WEIGHT_FILES, ModelWeights
 from surefoot.finding import Finding, Refused
 from surefoot.formats.adapter_file import AdapterFile
@@ -182,6 +182,8 @@ def _require_room(
 
 def _notes(adapters: Sequence[Weighted], left_out: list[str], cast: Cast) -> list[Finding]:
     findings = cast.findings()
+    for item in adapters:
+        findings += embedding_findings(item.adapter)
     if left_out:
         findings.append(Finding("SF613", "note", "", {"names": ", ".join(left_out)}))
     with_magnitude = [

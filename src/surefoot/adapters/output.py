@@ -11,6 +11,7 @@ from torch import Tensor
 from surefoot import __version__
 from surefoot.adapters.cutting import Cutting, KeptLayer, Tell, Written
 from surefoot.adapters.extract import extract, other_differences
+from surefoot.adapters.fit import embedding_findings
 from surefoot.adapters.model_weights import ModelWeights
 from surefoot.adapters.resize import resized
 from surefoot.config.adapter_format import AdapterFormat
@@ -139,7 +140,7 @@ def write_resized(
     metadata = {key: value for key, value in kept_keys.items() if key not in _RANKS}
     layers = resized(adapter, cutting, kept=kept)
     write_in_format(out, layers, to, metadata, adapter.names(to))
-    findings: list[Finding] = []
+    findings = embedding_findings(adapter)
     if any("magnitude" in adapter.shapes(layer) for layer in adapter.layers):
         findings.append(Finding("SF615", "note", ""))
     return Written(tuple(kept), tuple(findings))

@@ -68,8 +68,7 @@ def judge(layers: Sequence[LayerFigures]) -> list[Finding]:
 
 def is_dead(layer: LayerFigures) -> bool:
     """Whether a layer is known to do nothing; a magnitude of its own may do what no base tells."""
-    hidden = layer.magnitude == "unknown" and layer.weight_source != "base"
-    return not hidden and layer.ratio * _slack(layer) < DEAD_RATIO
+    return layer.magnitude != "unknown" and layer.ratio * _slack(layer) < DEAD_RATIO
 
 
 def has_exploded(layer: LayerFigures) -> bool:
@@ -132,11 +131,7 @@ def _magnitude(layers: Sequence[LayerFigures]) -> list[Finding]:
     if untrained and len(untrained) == len(with_magnitude):
         return [_finding("SF606", "error", untrained, with_magnitude, {})]
     unknown = [layer for layer in with_magnitude if layer.magnitude == "unknown"]
-    if any(layer.weight_source != "base" for layer in unknown):
-        return [_finding("SF607", "note", unknown, with_magnitude, {})]
-    if unknown and not any(layer.magnitude == "trained" for layer in with_magnitude):
-        return [_finding("SF617", "note", unknown, with_magnitude, {})]
-    return []
+    return [_finding("SF607", "note", unknown, with_magnitude, {})] if unknown else []
 
 
 def _finding(

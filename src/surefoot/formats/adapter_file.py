@@ -7,6 +7,7 @@ once. What is written is complete or not there.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,11 +22,12 @@ from surefoot.formats.faults import (
     all_at_once,
     dtype_faults,
     naming_faults,
+    namings_of,
     nothing_of_an_adapter,
     opened,
 )
 from surefoot.formats.leaf_names import magnitude_shape, split, written_leaves
-from surefoot.formats.leaves import Shapes, axis_of, kind_of, layer_problems, rank_of
+from surefoot.formats.leaves import Shapes, axis_of, first_factor, kind_of, layer_problems, rank_of
 from surefoot.formats.module_names import (
     FAMILY_NAMES,
     FamilyGuess,
@@ -50,6 +52,7 @@ from surefoot.language import N_, _
 
 FORMAT_KEY = "surefoot_format"
 LAYOUT_KEY = "surefoot_unet_layout"
+_EMBEDDINGS = "bundle_emb."  # what OneTrainer puts in front of them
 Leaves = Mapping[str, Tensor]
 
 HINDRANCES: dict[Hindrance, str] = {
@@ -73,6 +76,21 @@ class _Tensor:
     shape: tuple[int, ...]
 
 
+@dataclass
+class _Layer:
+    """One layer in the file.
+
+    Attributes:
+        name: The file's name for the module.
+        tensors: By leaf.
+        scalar: Name of the tensor of one number that multiplies the update; "" if there is none.
+    """
+
+    name: str
+    tensors: dict[str, _Tensor]
+    scalar: str = ""
+
+
 @final
 class AdapterFile:
     """The adapter in a file.
@@ -83,14 +101,14 @@ class AdapterFile:
         family: Of what it was trained on, guessed from its layers.
         metadata: What its header says besides.
         layers: Canonical paths, in the order of the file.
+        embeddings: Names of trained words that OneTrainer puts beside the layers; never read.
     """
 
     def __init__(
         self,
         file: TensorFile,
         file_format: FileFormat,
-        tensors: dict[str, dict[str, _Tensor]],
-        names: Mapping[str, str],
+        layers: Mapping[str, _Layer],
         settings: Mapping[str, PeftSettings],
     ) -> None:
         """`open_adapter` makes them."""
@@ -98,11 +116,11 @@ class AdapterFile:
         self.format: FileFormat = file_format
         self.metadata = file.metadata
         self._file = file
-        self._tensors = tensors
-        self._names = names
+        self._layers = layers
         self._settings = settings
-        self.layers = tuple(tensors)
-        shapes = {path: self.shapes(path) for path in tensors}
+        self.layers = tuple(layers)
+        self.embeddings = tuple(key for key in file.headers if key.startswith(_EMBEDDINGS))
+        shapes = {path: self.shapes(path) for path in layers}
         self.family: FamilyGuess = guess_family(shapes, file.metadata)
 
     def names(self, adapter_format: AdapterFormat) -> Mapping[str, str]:
@@ -113,16 +131,17 @@ class AdapterFile:
         which the newest is written.
         """
         kept = adapter_format == self.format and adapter_format != "diffusers"
-        return self._names if kept else {}
+        return {path: layer.name for path, layer in self._layers.items()} if kept else {}
 
     def shapes(self, layer: str) -> dict[str, tuple[int, ...]]:
         """Leaf to canonical shape of a layer's tensors, without reading them."""
-        return {leaf: tensor.shape for leaf, tensor in self._tensors[layer].items()}
+        return {leaf: tensor.shape for leaf, tensor in self._layers[layer].tensors.items()}
 
     def read(self, layer: str, *, finite: bool = True) -> dict[str, Tensor]:
         """The tensors of one layer by canonical leaf, on the CPU, in the dtypes of the file.
 
-        `alpha` is always there, in float64.
+        `alpha` is always there, in float64. A factor that LyCORIS's `scalar` multiplies is given
+        in float32.
 
         Args:
             layer: One of `layers`.
@@ -132,7 +151,7 @@ class AdapterFile:
             WeightsError: Weights are NaN or infinite. Or they were bent for ComfyUI, so that they
                 mean something only together with the base weights; `read_bent` gives them.
         """
-        if "comfyui_magnitude" in self._tensors[layer]:
+        if "comfyui_magnitude" in self._layers[layer].tensors:
             raise WeightsError(
                 _(
                     "{file} is of the format comfyui-compat, whose magnitudes are bent for "
@@ -150,8 +169,11 @@ class AdapterFile:
         """
         found = {
             leaf: self._file.read(tensor.key).reshape(tensor.shape)
-            for leaf, tensor in self._tensors[layer].items()
+            for leaf, tensor in self._layers[layer].tensors.items()
         }
+        if scalar := self._layers[layer].scalar:
+            factor = first_factor(found)
+            found[factor] = found[factor].float() * self._file.read(scalar).float()
         # torch asks no eight-bit float whether it is finite.
         broken = [leaf for leaf, each in found.items() if not bool(each.float().isfinite().all())]
         if finite and broken:
@@ -184,32 +206,17 @@ def open_adapter(path: Path) -> AdapterFile:
     """
     file = opened(path)
     faults: list[str] = []
-    namings: dict[Naming, str] = {}
-    tensors: dict[str, dict[str, _Tensor]] = {}
-    names: dict[str, str] = {}
-    unknown: list[str] = []
-    layers = _layout(file.metadata, "sd15").layers
-    for key, header in file.headers.items():
-        parsed = split(key)
-        found = parsed and canonical(parsed[0], layers)
-        if parsed is None or found is None:
-            unknown.append(key)
-            continue
-        namings.setdefault(found[0], key)
-        names.setdefault(found[1], parsed[0])
-        leaves = tensors.setdefault(found[1], {})
-        if parsed[1] in leaves:
-            values = {"first": leaves[parsed[1]].key, "second": key}
-            faults.append(_("{first} and {second} are the same tensor.").format(**values))
-        leaves[parsed[1]] = _Tensor(key, header.shape)
-        faults += dtype_faults(key, parsed[1], header.dtype)
-    if not tensors:
+    layers, namings = _found_layers(file, faults)
+    if not layers:
         raise WeightsError(nothing_of_an_adapter(file))
-    faults += naming_faults(unknown, namings)
     compat = file.metadata.get(FORMAT_KEY) == "comfyui-compat"
-    tensors = {layer: _with_magnitude(leaves, compat) for layer, leaves in tensors.items()}
-    for layer, leaves in tensors.items():
-        faults += layer_problems(layer, {leaf: tensor.shape for leaf, tensor in leaves.items()})
+    for path_of_layer, layer in layers.items():
+        scalar = layer.tensors.get("scalar")
+        if scalar is not None and math.prod(scalar.shape) == 1:
+            layer.scalar = layer.tensors.pop("scalar").key
+        layer.tensors = _with_magnitude(layer.tensors, compat)
+        shapes = {leaf: tensor.shape for leaf, tensor in layer.tensors.items()}
+        faults += layer_problems(path_of_layer, shapes)
     try:
         peft = "peft" in namings or path.name == WEIGHTS_FILE
         peft = peft and FORMAT_KEY not in file.metadata
@@ -220,7 +227,35 @@ def open_adapter(path: Path) -> AdapterFile:
     if faults:
         raise WeightsError(all_at_once(path, faults))
     naming: FileFormat = "comfyui-compat" if compat else next(iter(namings))
-    return AdapterFile(file, naming, tensors, names, settings)
+    return AdapterFile(file, naming, layers, settings)
+
+
+def _found_layers(
+    file: TensorFile, faults: list[str]
+) -> tuple[dict[str, _Layer], dict[Naming, str]]:
+    """The layers by canonical path, and whose names the file has; adds what is wrong with them."""
+    keys: dict[str, Naming] = {}
+    found: dict[str, _Layer] = {}
+    unknown: list[str] = []
+    blocks = _layout(file.metadata, "sd15").layers
+    for key, header in file.headers.items():
+        if key.startswith(_EMBEDDINGS):
+            continue
+        parsed = split(key)
+        named = parsed and canonical(parsed[0], blocks)
+        if parsed is None or named is None:
+            unknown.append(key)
+            continue
+        keys[key] = named[0]
+        tensors = found.setdefault(named[1], _Layer(parsed[0], {})).tensors
+        if parsed[1] in tensors:
+            values = {"first": tensors[parsed[1]].key, "second": key}
+            faults.append(_("{first} and {second} are the same tensor.").format(**values))
+        tensors[parsed[1]] = _Tensor(key, header.shape)
+        faults += dtype_faults(key, parsed[1], header.dtype)
+    namings = namings_of(keys)
+    faults += naming_faults(unknown, namings)
+    return found, namings
 
 
 def _with_magnitude(leaves: dict[str, _Tensor], compat: bool) -> dict[str, _Tensor]:

@@ -55,6 +55,23 @@ def nothing_of_an_adapter(file: TensorFile) -> str:
     )
 
 
+def namings_of(keys: Mapping[str, Naming]) -> dict[Naming, str]:
+    """Whose names there are, with an example of each.
+
+    OneTrainer calls text encoders as kohya does, whatever it calls the rest.
+
+    Args:
+        keys: Names in the file, and whose they are.
+    """
+    namings: dict[Naming, str] = {}
+    for key, naming in keys.items():
+        if naming not in namings or namings[naming].startswith("lora_te"):
+            namings[naming] = key
+    if "onetrainer-legacy" in namings and namings.get("kohya", "").startswith("lora_te"):
+        del namings["kohya"]
+    return namings
+
+
 def naming_faults(unknown: list[str], namings: Mapping[Naming, str]) -> Iterator[str]:
     """What is wrong with the names in a file.
 

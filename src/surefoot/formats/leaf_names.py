@@ -34,6 +34,7 @@ _SUFFIXES: dict[str, str] = {
     ".magnitude": "peft_magnitude",
     ".dora_scale": "dora_scale",
     ".alpha": "alpha",
+    ".scalar": "scalar",
 } | {
     f".{leaf}{weight}": leaf
     for leaf in (
@@ -42,8 +43,9 @@ _SUFFIXES: dict[str, str] = {
     )
     for weight in (".weight", "")
 }
-"""Two are no canonical leaves yet: which axis a `dora_scale` is of is told by its shape, and PEFT's
-magnitude, one number for each output always, has a shape of its own."""
+"""Three are no canonical leaves: which axis a `dora_scale` is of is told by its shape; PEFT's
+magnitude, one number for each output always, has a shape of its own; and LyCORIS's `scalar`
+multiplies the update."""
 
 
 def split(key: str) -> tuple[str, str] | None:

@@ -58,6 +58,14 @@ def rank_of(shapes: Shapes) -> int | None:
     return None
 
 
+def first_factor(leaves: Mapping[str, object]) -> str:
+    """The factor that takes what multiplies the whole update; each kind has one of these."""
+    for name in ("lora_up", "hada_w1_a", "lokr_w1", "lokr_w1_a"):
+        if name in leaves:
+            return name
+    raise ValueError("no layer of an adapter")
+
+
 def width_of(shapes: Shapes) -> tuple[int, int]:
     """Outputs of the layer, and inputs of one output, kernel included."""
     match kind_of(shapes):
