@@ -13,7 +13,7 @@ import argparse
 import copy
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -143,7 +143,7 @@ def peak(variant: Variant, run: Callable[[nn.Module], Tensor], gradient: Tensor)
 
 def linear_tables(rounds: int, amp: bool) -> str:
     """Time and peak of one layer."""
-    times = [header("layer, rank", amp)]
+    times = [header("layer, rank", amp, (*NAMES, TOGETHER))]
     peaks = [header("layer, rank, peak bytes", amp)]
     for name, (width, out, tokens) in LINEARS.items():
         for rank in (16, 128):
@@ -158,12 +158,12 @@ def linear_tables(rounds: int, amp: bool) -> str:
 
             found = variants(base, rank)
             seconds, measured = ratios(found, run, gradient, rounds)
-            times.append(row(f"{name}, r{rank}", seconds, measured))
+            times.append(times_row(f"{name}, r{rank}", seconds, measured))
             if not amp:
                 held = {key: peak(variant, run, gradient) for key, variant in found.items()}
                 reference = held[REFERENCE]
                 shares = {key: value / reference for key, value in held.items()}
-                peaks.append(row(f"{name}, r{rank}", reference / 1e9, shares, " MB"))
+                peaks.append(row(f"{name}, r{rank}", f"{reference / 1e6:.1f} MB", shares))
     return "\n".join([*times, "", *peaks, ""] if not amp else [*times, ""])
 
 
@@ -194,7 +194,7 @@ def networks() -> dict[str, tuple[UNet2DConditionModel, tuple[Tensor, Tensor, Te
 
 def network_table(rounds: int) -> str:
     """Time of a whole UNet."""
-    lines = [header("network, rank", amp=False)]
+    lines = [header("network, rank", False, (*NAMES, TOGETHER))]
     for name, (base, inputs) in networks().items():
         gradient = torch.randn_like(inputs[0])
 
@@ -202,28 +202,31 @@ def network_table(rounds: int) -> str:
             return network(*inputs, return_dict=False)[0]
 
         seconds, measured = ratios(variants(base, 16), run, gradient, rounds)
-        lines.append(row(f"{name}, r16", seconds, measured))
+        lines.append(times_row(f"{name}, r16", seconds, measured))
     return "\n".join([*lines, ""])
 
 
-NAMES = (REFERENCE, "LoRA", "DoRA", "DoRA, norms at hand", f"DoRA, {ACCUMULATION} passes a step",
-         "PEFT DoRA")  # fmt: skip
+NAMES = (REFERENCE, "LoRA", "DoRA", "DoRA, norms at hand", "PEFT DoRA")
+TOGETHER = f"DoRA, {ACCUMULATION} passes a step"
 
 
-def header(what: str, amp: bool) -> str:
+def header(what: str, amp: bool, names: Sequence[str] = NAMES) -> str:
     """The first two lines of a table."""
     kind = "bf16 autocast" if amp else "fp32"
-    columns = " | ".join(NAMES)
-    return f"| {what} ({kind}) | {columns} |\n|---|{'---|' * len(NAMES)}"
+    return f"| {what} ({kind}) | {' | '.join(names)} |\n|---|{'---|' * len(names)}"
 
 
-def row(name: str, reference: float, measured: Mapping[str, float], unit: str = " ms") -> str:
+def row(name: str, reference: str, measured: Mapping[str, float]) -> str:
     """One line; the reference's own figure stands in its column."""
+    cells = [f"{value:.2f}" for key, value in measured.items() if key != REFERENCE]
+    return f"| {name} | {reference} | {' | '.join(cells)} |"
+
+
+def times_row(name: str, seconds: float, measured: Mapping[str, float]) -> str:
+    """One line of times, with those of a step of several passes."""
     fresh, kept = measured["DoRA"], measured["DoRA, norms at hand"]
     together = (fresh + (ACCUMULATION - 1) * kept) / ACCUMULATION
-    values = {**measured, f"DoRA, {ACCUMULATION} passes a step": together}
-    cells = " | ".join(f"{values[key]:.2f}" for key in NAMES[1:])
-    return f"| {name} | {reference * 1e3:.1f}{unit} | {cells} |"
+    return row(name, f"{seconds * 1e3:.1f} ms", {**measured, TOGETHER: together})
 
 
 def main() -> None:
