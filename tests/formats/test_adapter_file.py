@@ -240,6 +240,7 @@ def test_broken_files_are_told_apart(tmp_path: Path) -> None:
         (tmp_path / "broken.safetensors").write_bytes(broken)
         assert "copy or download it again" in refusal(tmp_path / "broken.safetensors")
     assert "is not there" in refusal(tmp_path / "missing.safetensors")
+    assert "is a folder; give the path" in refusal(tmp_path)
     torch.save({"unet.a.lora_A.weight": DOWN}, tmp_path / "adapter.pt")
     assert "weights_only=True" in refusal(tmp_path / "adapter.pt")
     model = saved(tmp_path, {"conv_in.weight": torch.ones(2, 2), "conv_in.bias": torch.ones(2)})

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from surefoot.formats.adapter_file import open_adapter, write_adapter
+from surefoot.formats.weights import WeightsError
 from tests.formats.small_adapters import DOWN, FLAT, TO_Q, UP, saved
 
 
@@ -62,3 +63,24 @@ def test_alpha_zero_of_kohya_is_the_rank(tmp_path: Path) -> None:
         f"lora_unet_{FLAT}.alpha": torch.tensor(0.0),
     }
     assert float(open_adapter(saved(tmp_path, tensors)).read(f"unet.{TO_Q}")["alpha"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ("{", "is not readable as JSON"),
+        ("[" * 100_000, "is not readable as JSON"),
+        ("[1]", "holds no settings of PEFT"),
+        ('{"lora_alpha": []}', "holds no settings of PEFT"),
+        ('{"lora_alpha": "many"}', "holds no settings of PEFT"),
+        ('{"lora_alpha": NaN}', "holds no settings of PEFT"),
+        ('{"alpha_pattern": {"(": 1}}', "holds no settings of PEFT"),
+        ('{"alpha_pattern": {"to_q": Infinity}}', "holds no settings of PEFT"),
+        ('{"alpha_pattern": ["to_q"]}', "holds no settings of PEFT"),
+    ],
+)
+def test_settings_say_what_is_wrong_with_them(settings: str, sentence: str, tmp_path: Path) -> None:
+    tensors = {f"unet.{TO_Q}.lora_A.weight": DOWN, f"unet.{TO_Q}.lora_B.weight": UP}
+    path = saved(tmp_path, tensors, {"lora_adapter_metadata": settings})
+    with pytest.raises(WeightsError, match=f"lora_adapter_metadata {sentence}"):
+        open_adapter(path)

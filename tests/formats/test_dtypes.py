@@ -66,3 +66,9 @@ def test_layout_that_cannot_be_is_that_of_the_released_model(layers: str, tmp_pa
     tensors = {f"{name}.lora_A.weight": DOWN, f"{name}.lora_B.weight": UP}
     path = saved(tmp_path, tensors, {LAYOUT_KEY: f'{{"layers": {layers}}}'})
     assert open_adapter(path).layers == (NAME,)
+
+
+def test_header_that_the_library_refuses_is_told_in_words_of_this_program(tmp_path: Path) -> None:
+    path = raw(tmp_path / "odd.safetensors", {f"{NAME}.lora_A.weight": ("F9", [2, 6], 48)})
+    with pytest.raises(WeightsError, match="its header is not readable; copy or download"):
+        open_adapter(path)

@@ -113,7 +113,7 @@ def measure(path: str, leaves: Mapping[str, Tensor], weight: Tensor | None = Non
 
     Args:
         path: Of the layer.
-        leaves: By canonical names, see `formats.names`.
+        leaves: By canonical names, see `formats.leaves`.
         weight: That of the base model, if it is at hand.
     """
     unusable = tuple(name for name, leaf in leaves.items() if not bool(torch.isfinite(leaf).all()))

@@ -30,6 +30,10 @@ def opened(path: Path) -> TensorFile:
                 "and save it as .safetensors."
             ).format(file=path)
         )
+    if path.is_dir():
+        raise WeightsError(
+            _("{file} is a folder; give the path of a .safetensors file in it.").format(file=path)
+        )
     if not path.is_file():
         raise WeightsError(
             _("{file} is not there; give the path of a .safetensors file.").format(file=path)

@@ -11,7 +11,7 @@ The names and shapes are those of LyCORIS: with W (out, in / groups, *kernel) an
   with `lokr_t2` for Tucker's form.
 
 `magnitude` is DoRA's: (out, 1, ...) when a row of W has a length, (1, in / groups, 1, ...) when a
-column has. `comfyui_magnitude` takes its place where it holds ComfyUI's fault, see `names`.
+column has. `comfyui_magnitude` takes its place where it holds ComfyUI's fault, see `abilities`.
 """
 
 from __future__ import annotations

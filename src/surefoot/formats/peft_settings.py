@@ -67,6 +67,7 @@ def settings_by_part(
         SettingsError: They are there and not readable.
     """
     beside = path.with_name(CONFIG_FILE)
+    where = HEADER_KEY if HEADER_KEY in metadata else str(beside)
     try:
         if HEADER_KEY in metadata:
             values = json.loads(metadata[HEADER_KEY])
@@ -74,10 +75,17 @@ def settings_by_part(
             values = json.loads(beside.read_text(encoding="utf-8"))
         else:
             return {}
-        return _by_part(cast(dict[str, object], values))
-    except (ValueError, TypeError, AttributeError, RecursionError, re.error):
-        where = HEADER_KEY if HEADER_KEY in metadata else str(beside)
+    except (ValueError, RecursionError):
         raise SettingsError(_("{where} is not readable as JSON.").format(where=where)) from None
+    try:
+        return _by_part(cast(dict[str, object], values))
+    except (ValueError, TypeError, AttributeError, OverflowError, re.error):
+        raise SettingsError(
+            _(
+                "{where} holds no settings of PEFT: `lora_alpha` must be a finite number, and "
+                "`alpha_pattern` have patterns with such numbers."
+            ).format(where=where)
+        ) from None
 
 
 def _by_part(values: dict[str, object]) -> dict[str, PeftSettings]:
@@ -94,7 +102,14 @@ def _settings(keys: Mapping[str, object]) -> PeftSettings:
     for pattern in patterns:
         re.compile(pattern)
     return PeftSettings(
-        alpha=None if alpha is None else float(cast(float, alpha)),
-        alphas={pattern: float(value) for pattern, value in patterns.items()},
+        alpha=None if alpha is None else _finite(alpha),
+        alphas={pattern: _finite(value) for pattern, value in patterns.items()},
         rank_stabilised=bool(keys.get("use_rslora", False)),
     )
+
+
+def _finite(value: object) -> float:
+    number = float(cast(float, value))
+    if not math.isfinite(number):
+        raise ValueError(number)
+    return number

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from surefoot.formats.files import replacing
 from surefoot.formats.headers import HeaderError, TensorHeader, read_header
+from surefoot.language import N_
 
 # The names of the format, in the order in which its writer sorts them (safetensors 0.8, enum
 # Dtype in src/tensor.rs): the largest first, so that every tensor begins at a multiple of its size.
@@ -86,7 +87,7 @@ class TensorFile:
         try:
             self._file: Any = safe_open(path, "pt", "cpu")
         except SafetensorError as error:
-            raise HeaderError(str(error)) from None
+            raise HeaderError(N_("its header is not readable")) from error
         self.metadata: dict[str, str] = self._file.metadata() or {}
 
     def read(self, name: str) -> Tensor:
