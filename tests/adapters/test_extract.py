@@ -146,7 +146,21 @@ def test_what_no_adapter_holds_is_told(
     assert not (tmp_path / "x.safetensors").exists()
 
 
-@pytest.mark.parametrize("value", [None, torch.zeros(8, 3, 3, 3)])
+def test_a_weight_that_is_not_finite_is_refused_and_nothing_written(
+    model: ModelWeights, model_folder: Path, tmp_path: Path
+) -> None:
+    weight = model.read("unet.conv_in")
+    weight[0, 0, 0, 0] = float("nan")
+    other = changed(model_folder, tmp_path / "other", "conv_in.weight", weight)
+    with pytest.raises(Refused) as refused:
+        extracted(model, other, tmp_path / "x.safetensors", Cutting(3, 1.0))
+    (finding,) = refused.value.findings
+    assert (finding.code, finding.values["name"]) == ("SF081", "unet.conv_in.weight")
+    assert not (tmp_path / "x.safetensors").exists()
+
+
+# The last has as many numbers as the layer, laid out otherwise.
+@pytest.mark.parametrize("value", [None, torch.zeros(8, 3, 3, 3), torch.zeros(4, 8, 3, 3)])
 def test_models_of_other_shapes_are_refused_with_every_pattern_that_matches_nothing(
     value: Tensor | None, model: ModelWeights, model_folder: Path, tmp_path: Path
 ) -> None:

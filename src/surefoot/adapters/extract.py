@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from typing import get_args
 
@@ -81,6 +80,9 @@ def extract(
         kept: Takes what each layer keeps.
         tell: Progress.
 
+    Raises:
+        Refused: A weight holds numbers that are not finite.
+
     Yields:
         Canonical path and leaves, float32, `alpha` equal to the rank; layers without a difference
         are left out.
@@ -89,6 +91,9 @@ def extract(
         weight = base.read(layer)
         difference = tuned.read(layer).double().reshape(weight.shape) - weight.double()
         tell(1)
+        if not bool(difference.isfinite().all()):
+            values = {"file": f"{base.name} or {tuned.name}", "name": f"{layer}.weight"}
+            raise Refused([Finding("SF081", "error", "", dict(values))])
         if not bool(difference.any()):
             continue
         whole = spectrum(difference.flatten(1))
@@ -154,4 +159,11 @@ def _preset(model: ModelWeights, part: str, preset: str) -> tuple[str, ...]:
 
 
 def _alike(base: ModelWeights, tuned: ModelWeights, layer: str) -> bool:
-    return tuned.has(layer) and math.prod(tuned.shape(layer)) == math.prod(base.shape(layer))
+    return tuned.has(layer) and _inner(tuned.shape(layer)) == _inner(base.shape(layer))
+
+
+def _inner(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Without ones at the end: some models have a linear layer as a convolution of 1 x 1."""
+    while shape and shape[-1] == 1:
+        shape = shape[:-1]
+    return shape
