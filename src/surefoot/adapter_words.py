@@ -189,5 +189,10 @@ VERDICT_WORDS: dict[str, Words] = {
         helps=(N_("keep the file for programs that read them; the adapter alone may not know the "
                   "words of its captions"),),
     ),
+    "SF618": Words(
+        N_("alpha is not the same in all layers, {least:g} to {most:g}, and diffusers takes one "
+           "for all from the format {format}"),
+        helps=(N_("for diffusers convert it to the format diffusers"),),
+    ),
 }  # fmt: skip
 """What is found in an adapter, and what a verb has cost."""

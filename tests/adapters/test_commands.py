@@ -232,6 +232,38 @@ def test_convert_casts_factors_and_refuses_what_would_be_infinite(
     }
 
 
+@pytest.mark.parametrize("to", ["kohya", "simpletuner", "onetrainer-original", "diffusers"])
+def test_format_whose_readers_take_it_wrongly_is_told(
+    to: str, model: ModelWeights, model_folder: Path, tmp_path: Path
+) -> None:
+    layers = doras(model, layers=LAYERS[:4])
+    start = write(tmp_path / "a.safetensors", layers, "diffusers").path
+    out = tmp_path / "o.safetensors"
+    args = ("--to", to, "--out", out, "--base", model_folder)
+    result = surefoot("convert", start, *args)
+    wrongly = [] if to == "diffusers" else ["SF183"]
+    assert (result.exit_code, codes(result)) == (0, wrongly)
+    result = surefoot("resize", out, "--rank", "1", "--out", tmp_path / "s.safetensors")
+    assert (result.exit_code, codes(result)) == (0, [*wrongly, "SF615"])
+
+
+@pytest.mark.parametrize(("to", "found"), [("kohya", ["SF618"]), ("diffusers", [])])
+def test_unequal_alphas_are_told_where_diffusers_misreads_them(
+    to: str, found: list[str], model: ModelWeights, tmp_path: Path
+) -> None:
+    layers = loras(model)
+    layers[LAYERS[2]]["alpha"] *= 2
+    start = write(tmp_path / "a.safetensors", layers).path
+    result = surefoot("convert", start, "--to", to, "--out", tmp_path / "o.safetensors")
+    assert (result.exit_code, codes(result)) == (0, found)
+    # Of two parts each has an alpha of its own.
+    layers = loras(model)
+    layers[LAYERS[4]]["alpha"] *= 2
+    start = write(tmp_path / "a.safetensors", layers).path
+    result = surefoot("convert", start, "--to", to, "--out", tmp_path / "o.safetensors", "--force")
+    assert (result.exit_code, codes(result)) == (0, [])
+
+
 @pytest.mark.parametrize("ratio", [3e4, 0.3, 1e-9])
 def test_scale_that_has_no_room_in_half_precision_is_written_in_float32(
     ratio: float, model: ModelWeights, tmp_path: Path

@@ -149,7 +149,7 @@ def test_what_no_adapter_holds_is_told(
 def test_a_weight_that_is_not_finite_is_refused_and_nothing_written(
     model: ModelWeights, model_folder: Path, tmp_path: Path
 ) -> None:
-    weight = model.read("unet.conv_in")
+    weight = model.read("unet.conv_in").clone()
     weight[0, 0, 0, 0] = float("nan")
     other = changed(model_folder, tmp_path / "other", "conv_in.weight", weight)
     with pytest.raises(Refused) as refused:

@@ -49,7 +49,7 @@ def test_magnitudes_are_kept_and_told(model: ModelWeights, tmp_path: Path) -> No
         tmp_path / "a.safetensors", layers, note="kept", sshs_model_hash="0", surefoot_rank="4"
     )
     done = write_resized(file, tmp_path / "b.safetensors", to="kohya", cutting=Cutting(2, 1.0))
-    assert [finding.code for finding in done.findings] == ["SF615"]
+    assert [finding.code for finding in done.findings] == ["SF183", "SF615"]
     small = open_adapter(tmp_path / "b.safetensors")
     assert small.metadata["note"] == "kept"
     assert not {"sshs_model_hash", "surefoot_rank"} & small.metadata.keys()

@@ -85,10 +85,11 @@ def convert(
     cast = Cast(dtype)
     layers = _layers(adapter, model, to, cast)
     metadata = {**kept_metadata(adapter.metadata), **layout_of(model)}
-    write_in_format(out, layers, to, metadata, adapter.names(to))
+    findings = write_in_format(out, layers, to, metadata, adapter.names(to))
     before, after = read_header(adapter.path), read_header(out)
     changes = _changes(adapter, to, before, after)
-    return Converted(tuple(changes), (*cast.findings(), *embedding_findings(adapter)))
+    told = (*cast.findings(), *embedding_findings(adapter), *findings)
+    return Converted(tuple(changes), told)
 
 
 def _needs_model(adapter: AdapterFile, to: AdapterFormat) -> bool:

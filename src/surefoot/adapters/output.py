@@ -13,6 +13,7 @@ from surefoot.adapters.cutting import Cutting, KeptLayer, Tell, Written
 from surefoot.adapters.extract import extract, other_differences
 from surefoot.adapters.fit import embedding_findings
 from surefoot.adapters.model_weights import ModelWeights
+from surefoot.adapters.readers import Seen
 from surefoot.adapters.resize import resized
 from surefoot.config.adapter_format import AdapterFormat
 from surefoot.finding import Finding, Refused
@@ -43,15 +44,19 @@ def write_in_format(
     to: AdapterFormat,
     metadata: Mapping[str, str],
     kept: Mapping[str, str] | None = None,
-) -> None:
+) -> list[Finding]:
     """Writes an adapter whole or not at all; `kept` as `write_adapter` has it.
+
+    Returns:
+        What readers of the format take wrongly.
 
     Raises:
         Refused: The format cannot hold it, with every reason.
         OSError: The disk is full or not writable.
     """
+    seen = Seen()
     try:
-        write_adapter(out, layers, to, metadata, kept)
+        write_adapter(out, seen.noting(layers), to, metadata, kept)
     except WeightsError as error:
         raise Refused(
             [
@@ -59,6 +64,7 @@ def write_in_format(
                 for reason in reasons_of(error, out)
             ]
         ) from None
+    return seen.findings(to)
 
 
 def reasons_of(error: WeightsError, path: Path) -> list[str]:
@@ -117,9 +123,8 @@ def write_extracted(
         "surefoot_extracted_from": tuned.name,
         **layout_of(base),
     }
-    write_in_format(out, layers(), to, metadata)
+    findings = write_in_format(out, layers(), to, metadata)
     others = other_differences(base, tuned, targets)
-    findings: list[Finding] = []
     if others:
         values = {"count": len(others), "example": others[0]}
         findings.append(Finding("SF612", "warning", "", dict(values)))
@@ -139,8 +144,10 @@ def write_resized(
     kept_keys = kept_metadata(adapter.metadata)
     metadata = {key: value for key, value in kept_keys.items() if key not in _RANKS}
     layers = resized(adapter, cutting, kept=kept)
-    write_in_format(out, layers, to, metadata, adapter.names(to))
-    findings = embedding_findings(adapter)
+    findings = [
+        *embedding_findings(adapter),
+        *write_in_format(out, layers, to, metadata, adapter.names(to)),
+    ]
     if any("magnitude" in adapter.shapes(layer) for layer in adapter.layers):
         findings.append(Finding("SF615", "note", ""))
     return Written(tuple(kept), tuple(findings))
