@@ -16,8 +16,10 @@ from surefoot.check_command import Overrides, RunFile, check, explain, plan, pla
 from surefoot.command_help import language_asked, translate_help
 from surefoot.config.run import RunConfig
 from surefoot.finding import Refused
+from surefoot.formats.abilities import still_for_comfyui
 from surefoot.importer_commands import import_file
 from surefoot.language import _, choose, translate_libraries
+from surefoot.plan import Plan
 from surefoot.probe_command import probe
 from surefoot.terminal import (
     FOUND,
@@ -202,12 +204,12 @@ def _train(run_file: Path, overrides: list[str] | None) -> None:
         stderr.print(_("The run stopped: {reason}").format(reason=error))
         stderr.print(_("Its checkpoints are whole; mend that, and the same command goes on."))
         raise typer.Exit(FOUND) from None
-    _print_summary(summary, planned.run_folder)
+    _print_summary(summary, planned)
     if summary.stopped_at:
         raise typer.Exit(STOPPED)
 
 
-def _print_summary(summary: Summary, run_folder: Path) -> None:
+def _print_summary(summary: Summary, planned: Plan) -> None:
     before, after = summary.validation_before, summary.validation_after
     if summary.resumed_from:
         stdout.print(_("went on from step {step}").format(step=summary.resumed_from))
@@ -225,4 +227,12 @@ def _print_summary(summary: Summary, run_folder: Path) -> None:
         stdout.print(said.format(step=summary.stopped_at, best=summary.steps))
     if summary.steps:
         stdout.print(_("result:    {path}").format(path=summary.export))
-        stdout.print(_("Next: surefoot sample {folder}").format(folder=run_folder))
+        to = still_for_comfyui(planned.formats, planned.config.tuning)
+        if to != "none":
+            stdout.print(
+                _("for ComfyUI: {command}").format(
+                    command=f"surefoot convert {summary.export} --to {to} "
+                    f"--base {planned.model_path} --out {summary.export.stem}-comfyui.safetensors"
+                )
+            )
+        stdout.print(_("Next: surefoot sample {folder}").format(folder=planned.run_folder))

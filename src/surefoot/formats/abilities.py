@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Literal
 
 from surefoot.config.adapter_format import AdapterFormat
@@ -61,6 +62,27 @@ def made_by(tuning: TuningConfig) -> tuple[AdapterKind, Axis | Literal["none"]] 
             return "lora", tuning.norm_axis
         case LohaConfig() | LokrConfig():
             return tuning.kind, "none"
+
+
+def still_for_comfyui(
+    formats: Collection[AdapterFormat], tuning: TuningConfig
+) -> AdapterFormat | Literal["none"]:
+    """The format to convert to for ComfyUI where it draws none of these rightly, else `none`.
+
+    Of names that it reads a part of, such as diffusers', it leaves out the rest without a word.
+    """
+    made = made_by(tuning)
+    if made is None:
+        return "none"
+    usable: AdapterFormat
+    for usable in formats:
+        if usable == "comfyui-compat" or not (
+            usable == "diffusers"
+            or hindrance(usable, *made) != "none"
+            or taken_wrongly(usable, made[1])
+        ):
+            return "none"
+    return "comfyui" if hindrance("comfyui", *made) == "none" else "comfyui-compat"
 
 
 def planned_formats(
