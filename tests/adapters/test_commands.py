@@ -264,6 +264,21 @@ def test_unequal_alphas_are_told_where_diffusers_misreads_them(
     assert (result.exit_code, codes(result)) == (0, [])
 
 
+@pytest.mark.parametrize("to", ["kohya", "diffusers", "comfyui-compat"])
+def test_magnitudes_keep_their_precision(
+    to: str, dora_file: Path, model_folder: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "o.safetensors"
+    args = ("convert", dora_file, "--to", to, "--out", out, "--base", model_folder)
+    assert surefoot(*args, "--dtype", "bf16").exit_code == 0
+    file = open_adapter(out)
+    for layer in file.layers:
+        leaves = file.read_bent(layer)
+        magnitude = "comfyui_magnitude" if to == "comfyui-compat" else "magnitude"
+        assert leaves["lora_up"].dtype == leaves["lora_down"].dtype == torch.bfloat16
+        assert leaves[magnitude].dtype == torch.float32
+
+
 @pytest.mark.parametrize("ratio", [3e4, 0.3, 1e-9])
 def test_scale_that_has_no_room_in_half_precision_is_written_in_float32(
     ratio: float, model: ModelWeights, tmp_path: Path

@@ -21,7 +21,7 @@ from surefoot.finding import Finding, Refused
 from surefoot.formats.adapter_file import LAYOUT_KEY, AdapterFile
 from surefoot.formats.headers import TensorHeader, read_header
 from surefoot.formats.leaf_names import folded
-from surefoot.formats.leaves import axis_of
+from surefoot.formats.leaves import MAGNITUDES, axis_of
 from surefoot.formats.module_names import FAMILY_NAMES
 from surefoot.language import _
 
@@ -29,6 +29,7 @@ _ORIGINAL = ("comfyui", "comfyui-compat", "onetrainer-original")
 _BLOCK = re.compile(
     r"unet\.(?P<side>down|up)_blocks\.(?P<stage>\d+)\.(?P<kind>resnets|attentions)\.(?P<layer>\d+)"
 )
+_KEPT = MAGNITUDES | {"alpha"}
 _MAGNITUDES = (
     ".dora_scale",
     ".lora_magnitude_vector",
@@ -65,7 +66,7 @@ def convert(
         model: The model that it was made for; needed to and from `comfyui-compat`.
         out: The new file.
         to: Its format.
-        dtype: Of its factors; None keeps each tensor's own.
+        dtype: Of its factors; magnitudes, and with None all tensors, keep their own.
 
     Raises:
         Refused: The adapter holds NaN, the format cannot hold it, or the model is needed or does
@@ -140,7 +141,8 @@ def _layers(
 
 def _cast(layer: str, leaves: Mapping[str, Tensor], cast: Cast) -> dict[str, Tensor]:
     return {
-        name: leaf if name == "alpha" else cast(f"{layer}.{name}", leaf, leaf.dtype)
+        # A magnitude moves by less than the roundings of 16 bits, and is small in any dtype.
+        name: leaf if name in _KEPT else cast(f"{layer}.{name}", leaf, leaf.dtype)
         for name, leaf in leaves.items()
     }
 
