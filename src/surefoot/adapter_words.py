@@ -183,6 +183,11 @@ VERDICT_WORDS: dict[str, Words] = {
         helps=(N_("nothing to do if alpha was the rank in training; otherwise use it at a strength "
                   "of `alpha / rank`"),),
     ),
+    "SF617": Words(
+        N_("whether the magnitudes were trained cannot be told: in {count} of {total} layers they "
+           "are off the norms of the weights by no more than roundings of the two files may be"),
+        helps=(N_("give the model in fp32 after `--base`, or the adapter as it was in training"),),
+    ),
     "SF619": Words(
         N_("{file} also holds {count} trained words of OneTrainer, {example} among them, which are "
            "neither read nor carried over"),

@@ -72,6 +72,28 @@ def test_magnitude_that_never_moved_is_seen_in_every_dtype(axis: str, dtype: tor
         assert measure("x.y", {**leaves, "magnitude": moved}, weight).magnitude == "trained"
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_small_move_is_seen_against_weights_of_half_precision(dtype: torch.dtype) -> None:
+    wide = torch.randn(16, 2000, generator=torch.Generator().manual_seed(6)) * 0.03
+    weight = wide.to(dtype)
+
+    def verdict(magnitude: Tensor) -> str:
+        return measure("x.y", {**dora(weight, 3, 0), "magnitude": magnitude}, weight).magnitude
+
+    start = weight.float().square().sum(dim=1, keepdim=True).sqrt()
+    eps = torch.finfo(dtype).eps
+    assert verdict(start) == "untrained"
+    # In the precision of the weights, and only later in a finer one.
+    assert verdict(start.to(dtype).float()) == "untrained"
+    # The norms of the weights before these were rounded.
+    assert verdict(wide.square().sum(dim=1, keepdim=True).sqrt()) in ("untrained", "unknown")
+    # Two units in the last place of the weights.
+    assert verdict(start * (1 + 2 * eps)) == "trained"
+    # The magnitudes themselves are in half precision: one rounding is none, three may be.
+    assert verdict((start * (1 + 3 * eps)).to(dtype)) == "unknown"
+    assert verdict((start * (1 + 20 * eps)).to(dtype)) == "trained"
+
+
 def test_loha_and_lokr_are_measured_by_their_updates() -> None:
     def noise(*shape: int) -> Tensor:
         return torch.randn(*shape, generator=torch.Generator().manual_seed(sum(shape)))
@@ -132,11 +154,17 @@ CASES: tuple[tuple[Verdict, tuple[LayerFigures, ...], tuple[str, ...]], ...] = (
     ("partly_dead", (layer(), layer(path=TEXT, **DEAD)), ("SF605",)),
     ("magnitude_untrained", (layer(axis="output", magnitude="untrained"),), ("SF606",)),
     ("healthy", (layer(axis="output", magnitude="untrained"), layer(**DORA)), ()),
-    ("healthy", (layer(axis="output", magnitude="unknown"),), ("SF607",)),
+    (
+        "healthy",
+        (layer(axis="output", magnitude="unknown", weight_source="magnitude"),),
+        ("SF607",),
+    ),
+    ("healthy", (layer(axis="output", magnitude="unknown"),), ("SF617",)),
+    ("healthy", (layer(axis="output", magnitude="unknown"), layer(**DORA)), ()),
     ("direction_dead", (layer(direction_norm=1e-7, **DORA),), ("SF608",)),
     (
         "direction_dead",
-        (layer(**DEAD, axis="output", magnitude="unknown"),),
+        (layer(**DEAD, axis="output", magnitude="unknown", weight_source="magnitude"),),
         ("SF608", "SF607"),
     ),
     ("dead", (layer(**DEAD, axis="output", magnitude="untrained"),), ("SF602", "SF606")),

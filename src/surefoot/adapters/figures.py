@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from surefoot.adapters.spectrum import frobenius_norm, singular_values_of_product, stable_rank
+from surefoot.formats.finite import all_finite
 from surefoot.formats.leaves import (
     MAGNITUDES,
     AdapterKind,
@@ -28,11 +29,11 @@ WeightSource: TypeAlias = Literal["base", "magnitude", "estimate"]
 Magnitude: TypeAlias = Literal["none", "unknown", "untrained", "trained"]
 
 MAGNITUDE_ROUNDINGS = 8
-"""A magnitude within so many roundings of ||W|| counts as never moved.
-
-Programs sum the squares of a row in other orders, and in the precision in which they store W or m;
-each leaves a few units in the last place. The smallest real step of training is far larger.
-"""
+"""So many units in the last place of float32 the norm of a row may differ: programs sum its squares
+in other orders."""
+UNCERTAIN = 8
+"""A magnitude that is off by more than its rounding and less than so many times that may have been
+rounded more often, or trained by that little."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,7 @@ def measure(path: str, leaves: Mapping[str, Tensor], weight: Tensor | None = Non
         leaves: By canonical names, see `formats.leaves`.
         weight: That of the base model, if it is at hand.
     """
-    unusable = tuple(name for name, leaf in leaves.items() if not bool(torch.isfinite(leaf).all()))
+    unusable = tuple(name for name, leaf in leaves.items() if not all_finite(leaf))
     shapes = shapes_of(leaves)
     direction, stable = (math.nan, 0.0) if unusable else _direction(leaves)
     update = direction
@@ -174,13 +175,27 @@ def _norm(tensor: Tensor) -> float:
 def _magnitude(leaves: Mapping[str, Tensor], weight: Tensor | None) -> Magnitude:
     if not MAGNITUDES & leaves.keys():
         return "none"
-    if weight is None or not bool(torch.isfinite(leaves["magnitude"]).all()):
+    if weight is None or not all_finite(leaves["magnitude"]):
         return "unknown"
     magnitude = leaves["magnitude"].double()
     kept = 0 if axis_of(shapes_of(leaves)) == "output" else 1
     dims = [dim for dim in range(weight.ndim) if dim != kept]
     start = weight.double().square().sum(dim=dims).sqrt().reshape(magnitude.shape)
-    stored = (leaves["magnitude"].dtype, weight.dtype)
-    rounding = max(torch.finfo(dtype).eps for dtype in stored)
-    moved = (magnitude - start).abs() > MAGNITUDE_ROUNDINGS * rounding * start
-    return "trained" if bool(moved.any()) else "untrained"
+    rounding = _rounding(leaves["magnitude"], weight, weight.numel() // magnitude.numel())
+    off = (magnitude - start).abs()
+    if bool((off > UNCERTAIN * rounding * start).any()):
+        return "trained"
+    return "unknown" if bool((off > rounding * start).any()) else "untrained"
+
+
+def _rounding(magnitude: Tensor, weight: Tensor, length: int) -> float:
+    """By what share a magnitude that never moved may be off the norm of `length` numbers.
+
+    It was rounded itself, perhaps in the precision of W before it was stored in a finer one; and W,
+    of which it is the norm, may have been rounded since, each number for itself.
+    """
+    own, of_weight = (torch.finfo(tensor.dtype).eps for tensor in (magnitude, weight))
+    if bool((magnitude.to(weight.dtype).double() == magnitude.double()).all()):
+        own = max(own, of_weight)
+    summed = MAGNITUDE_ROUNDINGS * torch.finfo(torch.float32).eps
+    return max(own, summed) + of_weight / math.sqrt(length)

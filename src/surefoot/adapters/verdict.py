@@ -68,7 +68,8 @@ def judge(layers: Sequence[LayerFigures]) -> list[Finding]:
 
 def is_dead(layer: LayerFigures) -> bool:
     """Whether a layer is known to do nothing; a magnitude of its own may do what no base tells."""
-    return layer.magnitude != "unknown" and layer.ratio * _slack(layer) < DEAD_RATIO
+    hidden = layer.magnitude == "unknown" and layer.weight_source != "base"
+    return not hidden and layer.ratio * _slack(layer) < DEAD_RATIO
 
 
 def has_exploded(layer: LayerFigures) -> bool:
@@ -131,7 +132,11 @@ def _magnitude(layers: Sequence[LayerFigures]) -> list[Finding]:
     if untrained and len(untrained) == len(with_magnitude):
         return [_finding("SF606", "error", untrained, with_magnitude, {})]
     unknown = [layer for layer in with_magnitude if layer.magnitude == "unknown"]
-    return [_finding("SF607", "note", unknown, with_magnitude, {})] if unknown else []
+    if any(layer.weight_source != "base" for layer in unknown):
+        return [_finding("SF607", "note", unknown, with_magnitude, {})]
+    if unknown and not any(layer.magnitude == "trained" for layer in with_magnitude):
+        return [_finding("SF617", "note", unknown, with_magnitude, {})]
+    return []
 
 
 def _finding(
