@@ -15,6 +15,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from benchmarks.adafactor import machine, write_between_markers
 from surefoot.builtin import BUILTIN_MODEL
 from surefoot.families.facts import FAMILIES
 from surefoot.tuning import dora, lora
+from surefoot.tuning.replacement import attach_adapters
 from surefoot.tuning.targets import select_targets
 
 PAGE = Path(__file__).parent.parent / "docs" / "adapter-speed.md"
@@ -76,7 +78,7 @@ def variants(base: nn.Module, rank: int) -> dict[str, Variant]:
     targets = select_targets(shapes, patterns if len(shapes) > 1 else ["*"])
 
     def ours(kind: str) -> nn.Module:
-        attach = lora.attach if kind == "lora" else dora.attach
+        attach = partial(attach_adapters, lora.LoraLayer if kind == "lora" else dora.DoraLayer)
         network = copy.deepcopy(base)
         generator = torch.Generator().manual_seed(0)
         attach({"": network}, {"": targets}, rank=rank, alpha=float(rank), generator=generator)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -18,17 +19,18 @@ from surefoot.tuning import dora, loha, lokr, lora
 from surefoot.tuning.delta import SMALLEST_SQUARED_NORM, normed_dimensions, weight_delta
 from surefoot.tuning.layers import AdapterLayer
 from surefoot.tuning.merging import merged
+from surefoot.tuning.replacement import attach_adapters
 from surefoot.tuning.trainable import Tuned
 
 Attach = Callable[..., Tuned]
 
 TUNINGS: dict[str, tuple[Attach, dict[str, Any]]] = {
-    "lora": (lora.attach, {}),
-    "dora over outputs": (dora.attach, {"axis": "output"}),
-    "dora over inputs": (dora.attach, {"axis": "input"}),
-    "loha": (loha.attach, {}),
-    "lokr": (lokr.attach, {}),
-    "lokr of whole sides": (lokr.attach, {"factor": 2}),
+    "lora": (partial(attach_adapters, lora.LoraLayer), {}),
+    "dora over outputs": (partial(attach_adapters, dora.DoraLayer), {"axis": "output"}),
+    "dora over inputs": (partial(attach_adapters, dora.DoraLayer), {"axis": "input"}),
+    "loha": (partial(attach_adapters, loha.LohaLayer), {}),
+    "lokr": (partial(attach_adapters, lokr.LokrLayer), {}),
+    "lokr of whole sides": (partial(attach_adapters, lokr.LokrLayer), {"factor": 2}),
 }
 LAYERS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "linear": (lambda: nn.Linear(12, 10), (3, 5, 12)),

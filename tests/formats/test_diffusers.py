@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from surefoot.formats.adapter_file import write_adapter
 from surefoot.tuning import dora, lora
+from surefoot.tuning.replacement import attach_adapters
 from surefoot.tuning.targets import select_targets
 from surefoot.tuning.trainable import Tuned
 from tests.tiny_sd import build_tiny_pipeline
@@ -66,9 +67,9 @@ def tuned_pipeline(
         "unet": targets_of(pipeline.unet, unet),
         "text_encoder": targets_of(pipeline.text_encoder, text_encoder),
     }
-    attach = {"lora": lora.attach, "dora": dora.attach}[kind]
+    layer = {"lora": lora.LoraLayer, "dora": dora.DoraLayer}[kind]
     generator = torch.Generator().manual_seed(1)
-    tuned = attach(parts, targets, rank=3, alpha=2.0, generator=generator)
+    tuned = attach_adapters(layer, parts, targets, rank=3, alpha=2.0, generator=generator)
     with torch.no_grad():
         for trainable in tuned.trainables:
             if trainable.kind == "lora_up":

@@ -20,6 +20,7 @@ from transformers.pytorch_utils import Conv1D
 from surefoot.engine.optimizer import group_by_kind
 from surefoot.optim import Adafactor, parameter_groups
 from surefoot.tuning import dora, full, lora
+from surefoot.tuning.replacement import attach_adapters
 from tests.optim.networks import (
     RELATIVE,
     described,
@@ -112,7 +113,8 @@ def targets(unet: nn.Module) -> tuple[str, ...]:
 def test_our_tunings_and_peft_get_the_same_groups(use_dora: bool) -> None:
     ours, theirs = (build_tiny_pipeline(0).unet for _ in range(2))
     paths = targets(ours)
-    tuned = (dora if use_dora else lora).attach(
+    tuned = attach_adapters(
+        dora.DoraLayer if use_dora else lora.LoraLayer,
         {"unet": ours},
         {"unet": paths},
         rank=RANK,
@@ -146,7 +148,8 @@ def test_peft_in_a_loop_moves_as_our_own_tuning_does() -> None:
         cast(Any, network()), LoraConfig(r=RANK, lora_alpha=8, target_modules=["wide"])
     )
     ours = network()
-    tuned = lora.attach(
+    tuned = attach_adapters(
+        lora.LoraLayer,
         {"m": ours},
         {"m": ("wide",)},
         rank=RANK,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from peft.tuners.lora import LoraLayer as PeftLoraLayer
 from torch import Tensor, nn
 
 from surefoot.tuning import dora, lora
+from surefoot.tuning.replacement import attach_adapters
 
 # float32; sums over at most 72 products per output and 200 outputs per gradient.
 RELATIVE_TOLERANCE = 1e-5
@@ -66,7 +68,7 @@ def test_output_and_gradients_equal_those_of_peft(layer: str, use_dora: bool) ->
     theirs = nn.ModuleDict({"inner": make()})
     ours = copy.deepcopy(theirs)
     reference = attach_reference(theirs, use_dora)
-    attach = dora.attach if use_dora else lora.attach
+    attach = partial(attach_adapters, dora.DoraLayer if use_dora else lora.LoraLayer)
     tuned = attach(
         {"unet": ours},
         {"unet": ("inner",)},

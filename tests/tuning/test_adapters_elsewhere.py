@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from surefoot.tuning import dora, lora
 from surefoot.tuning.layers import AdapterLayer, TuningError
 from surefoot.tuning.merging import merged
+from surefoot.tuning.replacement import attach_adapters
 from surefoot.tuning.trainable import Tuned
 
 Kind = Literal["lora", "output", "input"]
@@ -25,9 +26,9 @@ def adapted(kind: Kind, layer: nn.Module) -> tuple[nn.Module, Tuned, AdapterLaye
     options: dict[str, Any] = {"rank": 3, "alpha": 2.0, "generator": generator}
     places = {"unet": model}, {"unet": ("0",)}
     tuned = (
-        lora.attach(*places, **options)
+        attach_adapters(lora.LoraLayer, *places, **options)
         if kind == "lora"
-        else dora.attach(*places, axis=kind, **options)
+        else attach_adapters(dora.DoraLayer, *places, axis=kind, **options)
     )
     with torch.no_grad():
         for item in tuned.trainables:

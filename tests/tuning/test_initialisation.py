@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+from functools import partial
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from surefoot.tuning import dora, lora
 from surefoot.tuning.factors import FactorLayer
 from surefoot.tuning.initialisation import Initialisation, fresh_factors
+from surefoot.tuning.replacement import attach_adapters
 from surefoot.tuning.trainable import Tuned
 
 LAYERS = {
@@ -28,7 +30,7 @@ def made(layer: str) -> tuple[nn.ModuleDict, Tensor]:
 def attached(
     kind: str, model: nn.Module, initialisation: Initialisation = "pissa", rank: int = 4
 ) -> tuple[Tuned, FactorLayer]:
-    attach = lora.attach if kind == "lora" else dora.attach
+    attach = partial(attach_adapters, lora.LoraLayer if kind == "lora" else dora.DoraLayer)
     tuned = attach(
         {"unet": model},
         {"unet": ("inner",)},

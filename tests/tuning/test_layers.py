@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import cast
 
 import numpy as np
@@ -15,10 +16,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from surefoot.tuning import dora, lora
 from surefoot.tuning.layers import AdapterLayer, TuningError
+from surefoot.tuning.replacement import attach_adapters
 from surefoot.tuning.trainable import Tuned, disabled
 
 Attach = Callable[..., Tuned]
-ATTACH: dict[str, Attach] = {"lora": lora.attach, "dora": dora.attach}
+ATTACH: dict[str, Attach] = {
+    "lora": partial(attach_adapters, lora.LoraLayer),
+    "dora": partial(attach_adapters, dora.DoraLayer),
+}
 KINDS = pytest.mark.parametrize("kind", ["lora", "dora"])
 
 # float32 rounding of a layer's output of order 1.

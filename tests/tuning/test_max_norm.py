@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
@@ -7,13 +9,14 @@ from torch import nn
 from surefoot.tuning import dora, lora
 from surefoot.tuning.layers import AdapterLayer
 from surefoot.tuning.max_norm import limit_norms
+from surefoot.tuning.replacement import attach_adapters
 from surefoot.tuning.trainable import Tuned
 
 
 def tuned_model(kind: str, std: float = 1.0) -> tuple[nn.Module, Tuned]:
     torch.manual_seed(0)
     model = nn.ModuleDict({"small": nn.Linear(8, 6), "large": nn.Conv2d(8, 6, 3)})
-    attach = lora.attach if kind == "lora" else dora.attach
+    attach = partial(attach_adapters, lora.LoraLayer if kind == "lora" else dora.DoraLayer)
     tuned = attach(
         {"unet": model},
         {"unet": ("small", "large")},

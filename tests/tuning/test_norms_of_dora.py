@@ -11,6 +11,7 @@ from surefoot.optim.adafactor import Adafactor
 from surefoot.optim.grouping import group_by_kind
 from surefoot.tuning import dora
 from surefoot.tuning.dora import DoraLayer
+from surefoot.tuning.replacement import attach_adapters
 from surefoot.tuning.trainable import Tuned
 
 
@@ -18,8 +19,14 @@ def tuned_layer(axis: dora.NormAxis = "output") -> tuple[nn.Module, DoraLayer, T
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(12, 10), nn.Tanh())
     generator = torch.Generator().manual_seed(1)
-    tuned = dora.attach(
-        {"unet": model}, {"unet": ("0",)}, rank=3, alpha=2.0, generator=generator, axis=axis
+    tuned = attach_adapters(
+        dora.DoraLayer,
+        {"unet": model},
+        {"unet": ("0",)},
+        rank=3,
+        alpha=2.0,
+        generator=generator,
+        axis=axis,
     )
     layer = tuned.layers[0]
     assert isinstance(layer, DoraLayer)

@@ -6,7 +6,6 @@ the paper, PEFT and diffusers take it, or `input`, as OneTrainer does unless tol
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Literal, final
 
 import torch
@@ -16,7 +15,6 @@ from surefoot.config.tuning import Initialisation
 from surefoot.tuning.delta import SMALLEST_SQUARED_NORM
 from surefoot.tuning.factors import FactorLayer
 from surefoot.tuning.layers import AdaptableLayer
-from surefoot.tuning.replacement import replace_targets
 from surefoot.tuning.trainable import Tuned
 
 NormAxis = Literal["output", "input"]
@@ -134,50 +132,6 @@ class DoraLayer(FactorLayer):
         shape = [1] * self.lora_down.ndim
         shape[self._kept_dimension] = -1
         return {**super().state(), "magnitude": self.magnitude.detach().view(shape)}
-
-
-def attach(
-    parts: Mapping[str, nn.Module],
-    targets: Mapping[str, tuple[str, ...]],
-    *,
-    rank: int,
-    alpha: float,
-    generator: torch.Generator,
-    dropout: float = 0.0,
-    initialisation: Initialisation = "kaiming",
-    axis: NormAxis = "output",
-) -> Tuned:
-    """Freeze the parts and put a DoRA layer in the place of every target.
-
-    B starts at zero and m as the norms, so the model answers as before.
-
-    Args:
-        parts: Name of a part (`unet`, `text_encoder`) to its network; changed in place.
-        targets: Name of a part to the paths of its linear and convolution layers to adapt.
-        rank: Inner width of the update.
-        alpha: The update is scaled by `alpha / rank`.
-        generator: Source of the random A.
-        dropout: Share of the adapters' inputs that are zeroed in training.
-        initialisation: What the factors start from.
-        axis: What has a length of its own, each output or each input of a layer.
-
-    Raises:
-        TuningError: A target cannot carry an adapter; the parts are untouched then.
-    """
-
-    def make_layer(path: str, base: AdaptableLayer) -> DoraLayer:
-        return DoraLayer(
-            path,
-            base,
-            rank=rank,
-            alpha=alpha,
-            generator=generator,
-            dropout=dropout,
-            initialisation=initialisation,
-            axis=axis,
-        )
-
-    return replace_targets(parts, targets, make_layer)
 
 
 def zero_rows(tuned: Tuned) -> dict[str, int]:

@@ -6,7 +6,6 @@ LoRA (Hu et al. 2021, arXiv 2106.09685, section 4.1): W x becomes W x + (alpha /
 
 from __future__ import annotations
 
-import math
 from abc import abstractmethod
 
 import torch
@@ -14,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from surefoot.config.tuning import Initialisation
+from surefoot.optim.root_mean_square import root_mean_squares
 from surefoot.optim.scaling import usual_rms
 from surefoot.tuning.factor_shapes import lora_factors
 from surefoot.tuning.initialisation import fresh_factors
@@ -58,15 +58,16 @@ class FactorLayer(AdapterLayer):
         down, up = fresh_factors(initialisation, weight, rank, self.scale, generator)
         self.lora_down = nn.Parameter(down)
         self.lora_up = nn.Parameter(up)
-        size = float(torch.linalg.vector_norm(weight, dtype=torch.float32))
+        subtracted = initialisation == "pissa"
+        # Nothing else depends on the weight, which takes a pass over it.
+        weight_rms = root_mean_squares([weight])[0] if subtracted else 0.0
         self.as_lora = lora_factors(
             self.weight_shape,
             rank,
             initialisation,
-            weight_rms=size / math.sqrt(weight.numel()) or usual_rms(self.fan_in),
+            weight_rms=weight_rms or usual_rms(self.fan_in),
             scale=self.scale,
         ).as_lora
-        subtracted = initialisation == "pissa"
         self.register_buffer("start_down", down.clone() if subtracted else None)
         self.register_buffer("start_up", -up if subtracted else None)
         self.train(base.training)

@@ -6,7 +6,6 @@ Edalati et al. 2022 (KronA, arXiv 2212.10650, section 3) and LyCORIS (Yeh et al.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Literal, final
 
 import torch
@@ -16,8 +15,6 @@ from torch import Tensor, nn
 from surefoot.tuning.factor_shapes import lokr_factors
 from surefoot.tuning.layers import AdaptableLayer, shape_of
 from surefoot.tuning.products import ProductLayer
-from surefoot.tuning.replacement import replace_targets
-from surefoot.tuning.trainable import Tuned
 
 
 @final
@@ -36,7 +33,7 @@ class LokrLayer(ProductLayer):
         factor: int | Literal["auto"] = "auto",
         decompose_both: bool = False,
     ) -> None:
-        """See `ProductLayer` and `attach`."""
+        """See `ProductLayer`, and `factor_shapes.lokr_factors` of `factor` and `decompose_both`."""
         super().__init__(
             path,
             base,
@@ -70,45 +67,3 @@ class LokrLayer(ProductLayer):
         """The factors of a side, the left one first."""
         named = self.named_parameters(recurse=False)
         return [tensor for key, tensor in named if key.startswith(name)]
-
-
-def attach(
-    parts: Mapping[str, nn.Module],
-    targets: Mapping[str, tuple[str, ...]],
-    *,
-    rank: int,
-    alpha: float,
-    generator: torch.Generator,
-    dropout: float = 0.0,
-    factor: int | Literal["auto"] = "auto",
-    decompose_both: bool = False,
-) -> Tuned:
-    """Freeze the parts and put a Lokr layer in the place of every target.
-
-    Args:
-        parts: Name of a part (`unet`, `text_encoder`) to its network; changed in place.
-        targets: Name of a part to the paths of its linear and convolution layers to adapt.
-        rank: Inner width of the factors.
-        alpha: The update is scaled by `alpha / rank`.
-        generator: Source of the random factors.
-        dropout: Share of the adapters' inputs that are zeroed in training.
-        factor: Where a side of the weight is cut, see `factor_shapes.factorised`.
-        decompose_both: The smaller matrix is a product of two as well.
-
-    Raises:
-        TuningError: A target cannot carry an adapter; the parts are untouched then.
-    """
-
-    def make_layer(path: str, base: AdaptableLayer) -> LokrLayer:
-        return LokrLayer(
-            path,
-            base,
-            rank=rank,
-            alpha=alpha,
-            generator=generator,
-            dropout=dropout,
-            factor=factor,
-            decompose_both=decompose_both,
-        )
-
-    return replace_targets(parts, targets, make_layer)

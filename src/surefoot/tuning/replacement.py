@@ -69,6 +69,28 @@ def replace_targets(
     return Tuned(trainables=trainables, layers=tuple(layers))
 
 
+def attach_adapters(
+    layer: Callable[..., AdapterLayer],
+    parts: Mapping[str, nn.Module],
+    targets: Mapping[str, tuple[str, ...]],
+    **options: object,
+) -> Tuned:
+    """Freeze the parts and put a layer of one kind, with the same options, in place of each target.
+
+    Every adapter starts without effect, so that the model answers as before.
+
+    Args:
+        layer: Which kind, such as `LoraLayer`.
+        parts: Name of a part (`unet`, `text_encoder`) to its network; changed in place.
+        targets: Name of a part to the paths of its linear and convolution layers to adapt.
+        options: What the kind takes beside the path and the frozen layer, such as rank and alpha.
+
+    Raises:
+        TuningError: A target cannot carry an adapter; the parts are untouched then.
+    """
+    return replace_targets(parts, targets, lambda path, base: layer(path, base, **options))
+
+
 def _trainables(layer: AdapterLayer, weight_rms: float) -> Iterator[Trainable]:
     weight_rms = weight_rms or usual_rms(layer.fan_in)
     for name, parameter in layer.named_parameters(recurse=False):
