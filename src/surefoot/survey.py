@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Literal, cast, get_args
 
 from surefoot.builtin import BUILTIN_MODEL, BUILTIN_TRAIN, BUILTIN_VALIDATION
+from surefoot.config.data import FolderConfig
 from surefoot.config.load import Loaded
-from surefoot.config.run import FolderConfig, RunConfig
+from surefoot.config.run import RunConfig
 from surefoot.data.scan import ProblemKind, Scan, scan_folder
 from surefoot.families.facts import FAMILIES, FamilyFacts, Prediction
 from surefoot.finding import Finding, Level

@@ -6,17 +6,17 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from surefoot.config.adapter_format import AdapterFormat
+from surefoot.config.data import DataConfig
+from surefoot.config.objective import ObjectiveConfig
 from surefoot.config.optimizer import AdafactorConfig, OptimizerConfig
+from surefoot.config.save import SaveConfig
 from surefoot.config.schedule import CosineConfig, ScheduleConfig
-from surefoot.config.section import DEVICE, NAME, PathText, Section
+from surefoot.config.section import NAME, Auto, PathText, Positive, Section
+from surefoot.config.train import TrainConfig
 from surefoot.config.tuning import DoraConfig, TuningConfig
 from surefoot.config.waiver import WaiverConfig
 
 FORMAT = 1
-Off = Literal["off"]
-Auto = Literal["auto"]
-Positive = Annotated[int, Field(ge=1)]
 
 
 class ModelConfig(Section):
@@ -33,83 +33,6 @@ class ModelConfig(Section):
 
     prediction: Literal["auto", "epsilon", "v_prediction"] = "auto"
     """What the network predicts. `auto` reads the model's scheduler config."""
-
-
-class FolderConfig(Section):
-    """One folder of pictures with captions beside them."""
-
-    path: PathText
-    """A folder of pictures; `cat.png` has its caption in `cat.txt`. Folders inside count too.
-    `builtin` is the example set."""
-
-    repeats: Positive = 1
-    """How often each picture is seen in one epoch."""
-
-
-class DataConfig(Section):
-    """The pictures to learn from."""
-
-    folders: Annotated[tuple[FolderConfig, ...], Field(min_length=1)]
-    """The folders."""
-
-    resolution: Annotated[int, Field(ge=8, le=8192)] | Auto = "auto"
-    """Side in pixels; pictures are scaled to cover it and cropped at the centre. `auto` is what
-    the model was trained on."""
-
-    captions: Literal["required", "optional"] = "required"
-    """`optional`: a picture without a `.txt` gets an empty caption."""
-
-    caption_dropout: Annotated[float, Field(ge=0, le=1)] = 0.1
-    """Share of captions left empty, so that guidance keeps working."""
-
-    flip: bool = False
-    """Mirror half of the pictures. Not for things with a left and a right, such as letters."""
-
-    cache: Literal["disk", "off"] = "disk"
-    """`disk`: encode each picture once and keep the latents beside the run folders, in
-    `.cache`."""
-
-
-class ObjectiveConfig(Section):
-    """What is minimised."""
-
-    loss: Literal["mse"] = "mse"
-    """`mse`: mean squared error."""
-
-    snr_gamma: Annotated[float, Field(gt=0)] | Off = "off"
-    """Min-SNR weighting (Hang et al. 2023); 5 is customary."""
-
-    noise_offset: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """Adds this much of one shared number per channel to the noise, for very dark and bright
-    pictures."""
-
-
-class TrainConfig(Section):
-    """The loop."""
-
-    steps: Positive
-    """Optimizer steps."""
-
-    batch_size: Positive = 1
-    """Pictures in one forward pass."""
-
-    gradient_accumulation: Positive = 1
-    """Forward passes in one step; the pictures of a step are this times `batch_size`."""
-
-    clip_grad_norm: Annotated[float, Field(gt=0)] | Off = "off"
-    """Largest norm of all gradients together. Adafactor clips its updates itself."""
-
-    precision: Literal["fp32", "bf16"] = "fp32"
-    """`bf16`: the forward pass in bfloat16; trained weights stay as `tuning` has them."""
-
-    gradient_checkpointing: bool = False
-    """Compute activations twice to hold fewer of them."""
-
-    ema: Annotated[float, Field(gt=0, lt=1)] | Off = "off"
-    """Decay of a moving average of the trained weights, which is then what is exported."""
-
-    device: Annotated[str, Field(pattern=DEVICE)] = "auto"
-    """`auto`, `cpu`, `cuda`, `cuda:1`, `mps`."""
 
 
 class ValidationConfig(Section):
@@ -156,23 +79,6 @@ class WatchConfig(Section):
 
     keep_best: bool = True
     """Keep the checkpoint with the lowest validation loss in `best/`, besides those of `save`."""
-
-
-class SaveConfig(Section):
-    """Checkpoints, from which the same command goes on, and the result."""
-
-    every: Positive | Auto = "auto"
-    """Steps between two checkpoints; `auto` is a quarter of the run, at most 500."""
-
-    keep: Positive = 2
-    """How many checkpoints are kept."""
-
-    formats: Annotated[tuple[AdapterFormat, ...], Field(min_length=1)] | Auto = "auto"
-    """For which programs an adapter is written at the end, a file for each: `diffusers`; `kohya`
-    for sd-scripts, AUTOMATIC1111, Forge and, but for DoRA of the output axis, ComfyUI; `comfyui`;
-    `comfyui-compat` for that DoRA in ComfyUI; `onetrainer-original`; `simpletuner`. The first
-    gets the plain name. `auto` is `["diffusers", "kohya"]`, without what cannot hold the adapter;
-    docs/adapter-files.md tells which can."""
 
 
 class RunConfig(Section):

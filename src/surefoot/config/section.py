@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -12,6 +12,9 @@ CODE = r"^SF[0-9]{3}$"
 WORDS = r"\S"
 DEVICE = r"^(auto|cpu|mps|cuda(:[0-9]{1,3})?)$"
 
+Off = Literal["off"]
+Auto = Literal["auto"]
+Positive = Annotated[int, Field(ge=1)]
 PathText = Annotated[str, Field(min_length=1, pattern=PATH)]
 
 

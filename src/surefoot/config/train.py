@@ -1,0 +1,37 @@
+"""The loop: the section `train`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from surefoot.config.section import DEVICE, Off, Positive, Section
+
+
+class TrainConfig(Section):
+    """The loop."""
+
+    steps: Positive
+    """Optimizer steps."""
+
+    batch_size: Positive = 1
+    """Pictures in one forward pass."""
+
+    gradient_accumulation: Positive = 1
+    """Forward passes in one step; the pictures of a step are this times `batch_size`."""
+
+    clip_grad_norm: Annotated[float, Field(gt=0)] | Off = "off"
+    """Largest norm of all gradients together. Adafactor clips its updates itself."""
+
+    precision: Literal["fp32", "bf16"] = "fp32"
+    """`bf16`: the forward pass in bfloat16; trained weights stay as `tuning` has them."""
+
+    gradient_checkpointing: bool = False
+    """Compute activations twice to hold fewer of them."""
+
+    ema: Annotated[float, Field(gt=0, lt=1)] | Off = "off"
+    """Decay of a moving average of the trained weights, which is then what is exported."""
+
+    device: Annotated[str, Field(pattern=DEVICE)] = "auto"
+    """`auto`, `cpu`, `cuda`, `cuda:1`, `mps`."""
