@@ -14,7 +14,7 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from surefoot.check.rules import review
-from surefoot.cli import app
+from surefoot.cli import command_line
 from surefoot.config.load import load
 from surefoot.finding import Finding
 from surefoot.language import choose
@@ -74,7 +74,7 @@ def surefoot(*arguments: str | Path) -> Result:
     words = [str(argument) for argument in arguments]
     environment = {"SUREFOOT_LANG": "en", "TERM": "dumb", "COLUMNS": "200"}
     try:
-        return CliRunner().invoke(app, words, env=environment, catch_exceptions=False)
+        return CliRunner().invoke(command_line(), words, env=environment, catch_exceptions=False)
     finally:
         choose("en")  # the language is the process's
 

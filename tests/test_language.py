@@ -20,7 +20,7 @@ from typer.main import get_group
 from typer.testing import CliRunner
 
 from surefoot.check.step_table import sheet_lines
-from surefoot.cli import app
+from surefoot.cli import command_line
 from surefoot.command_help import help_texts, language_asked
 from surefoot.config.load import UNIONS
 from surefoot.config.section import key_help
@@ -100,7 +100,7 @@ def source_messages() -> list[str]:
     for section in UNIONS["optimizer"].values():
         messages += key_help(section).values()
     choose("en")
-    return list(dict.fromkeys([*messages, *help_texts(get_group(app))]))
+    return list(dict.fromkeys([*messages, *help_texts(get_group(command_line()))]))
 
 
 def translations() -> dict[str, str]:
@@ -322,7 +322,7 @@ def test_plan_in_chinese_is_aligned(tmp_path: Path) -> None:
     run_file = tmp_path / "run.toml"
     text = BROKEN_RUN.replace("title =", "name =").replace("clip_treshold = 1.0\nlr = ", "# ")
     run_file.write_text(text, encoding="utf-8")
-    shown = CliRunner().invoke(app, ["--lang", "zh", "plan", str(run_file)]).stdout
+    shown = CliRunner().invoke(command_line(), ["--lang", "zh", "plan", str(run_file)]).stdout
     lines = shown.split("\n\n")[0].splitlines()
     assert len(lines) == 10
     assert lines[3].startswith("优化器")

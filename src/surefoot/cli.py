@@ -4,56 +4,26 @@ from __future__ import annotations
 
 import io
 import sys
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from collections.abc import Callable, Sequence
+from typing import Annotated, Literal
 
 import typer
 from typer.main import get_group
 
-from surefoot.adapter_commands import convert, extract, inspect_file, merge, resize
-from surefoot.check.render import render_count
-from surefoot.check_command import Overrides, RunFile, check, explain, plan, plan_or_exit
 from surefoot.command_help import language_asked, translate_help
-from surefoot.config.run import RunConfig
-from surefoot.finding import Refused
-from surefoot.formats.abilities import still_for_comfyui
-from surefoot.importer_commands import import_file
-from surefoot.language import _, choose, translate_libraries
-from surefoot.plan import Plan
-from surefoot.probe_command import probe
-from surefoot.terminal import (
-    FOUND,
-    INTERRUPTED,
-    OK,
-    STOPPED,
-    UNUSABLE,
-    exit_code,
-    exit_unwritable,
-    print_findings,
-    print_json,
-    quiet_libraries,
-    stderr,
-    stdout,
-)
+from surefoot.language import choose, translate_libraries
+from surefoot.terminal import OK, stdout
 
-if TYPE_CHECKING:
-    from surefoot.engine.run import Summary
+_HELP = """Fine-tunes diffusion models, and says before a run what will go wrong with it.
 
-app = typer.Typer(
-    name="surefoot",
-    help="""Fine-tunes diffusion models, and says before a run what will go wrong with it.
+A run is one file, run.toml. `surefoot demo` writes one, trains it on the pictures and the small
+model that come along, and needs no GPU and no download.
 
-    A run is one file, run.toml. `surefoot demo` writes one, trains it on the pictures and the small
-    model that come along, and needs no GPU and no download.
-
-    Then, for your own: `plan` shows what would happen, `check` says whether it can work, `train`
-    does it; after an interruption the same `train` goes on.""",
-    epilog="Exit codes: 0 fine; 1 findings of level error, or the run failed; 2 something cannot "
-    "be read or used; 3 the watch stopped the run; 130 interrupted.",
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode="markdown",
-    pretty_exceptions_enable=False,
+Then, for your own: `plan` shows what would happen, `check` says whether it can work, `train`
+does it; after an interruption the same `train` goes on."""
+_EPILOG = (
+    "Exit codes: 0 fine; 1 findings of level error, or the run failed; 2 something cannot "
+    "be read or used; 3 the watch stopped the run; 130 interrupted."
 )
 
 Lang = Annotated[
@@ -70,7 +40,7 @@ def main() -> None:
             stream.reconfigure(errors="replace")
     if choose(language_asked(sys.argv[1:])) == "zh":
         translate_libraries()
-    command = get_group(app)
+    command = get_group(command_line(_verb_asked(sys.argv[1:])))
     translate_help(command)
     command()
 
@@ -83,7 +53,6 @@ def _print_version(asked: bool) -> None:
         raise typer.Exit(OK)
 
 
-@app.callback()
 def _common(
     lang: Lang = "auto",
     version: Annotated[
@@ -98,141 +67,83 @@ def _common(
     choose(lang)
 
 
-app.command()(plan)
-app.command()(check)
-app.command()(probe)
-app.command("import")(import_file)
+def _judging(app: typer.Typer) -> None:
+    from surefoot.check_command import check, explain, plan
+
+    app.command()(plan)
+    app.command()(check)
+    app.command()(explain)
 
 
-@app.command()
-def train(run_file: RunFile, overrides: Overrides = None) -> None:
-    """Train a run, or go on with it where it was interrupted."""
-    _train(run_file, overrides)
+def _probing(app: typer.Typer) -> None:
+    from surefoot.probe_command import probe
+
+    app.command()(probe)
 
 
-@app.command()
-def demo(
-    folder: Annotated[
-        Path, typer.Option("--folder", help="Where the demonstration's run goes.")
-    ] = Path("surefoot-demo"),
-    write: Annotated[
-        bool, typer.Option("--write", help="Only write its run.toml and say where.")
-    ] = False,
-) -> None:
-    """Train a DoRA on Twemoji with the small model that comes along: no GPU, no download."""
-    from surefoot.builtin import DEMO_RUN
+def _importing(app: typer.Typer) -> None:
+    from surefoot.importer_commands import import_file
 
-    run_file = folder / "run.toml"
-    try:
-        if not run_file.exists():
-            folder.mkdir(parents=True, exist_ok=True)
-            run_file.write_text(DEMO_RUN.read_text(encoding="utf-8"), encoding="utf-8")
-    except OSError as error:
-        exit_unwritable(folder, error)
-    stdout.print(_("The run is described in {file}").format(file=run_file))
-    if not write:
-        _train(run_file, None)
+    app.command("import")(import_file)
 
 
-@app.command()
-def sample(
-    run_folder: Annotated[Path, typer.Argument(help="The folder of a run, such as runs/cat.")],
-    prompts: Annotated[
-        list[str] | None, typer.Argument(metavar="[PROMPT]...", help="Default: the run's own.")
-    ] = None,
-    seed: Annotated[
-        int, typer.Option(min=0, max=2**62, help="Seed of the first; each next takes one more.")
-    ] = 0,
-    guidance: Annotated[float, typer.Option(min=1, help="Guidance scale.")] = 4.0,
-    steps: Annotated[int, typer.Option(min=1, max=1000, help="Denoising steps.")] = 30,
-    out: Annotated[Path | None, typer.Option(help="Folder; default: in the run's samples.")] = None,
-) -> None:
-    """Draw pictures with a trained run, beside those of the base model."""
-    quiet_libraries()
-    from surefoot.engine.sample import sample_run
+def _running(app: typer.Typer) -> None:
+    from surefoot.run_commands import demo, sample, train
 
-    try:
-        sheet = sample_run(
-            run_folder, prompts or [], seed=seed, guidance=guidance, steps=steps, out=out
-        )
-    except Refused as refused:
-        print_findings(refused.findings, run_folder, "", stderr)
-        raise typer.Exit(UNUSABLE) from None
-    except OSError as error:
-        exit_unwritable(out or run_folder, error)
-    stdout.print(
-        _("pictures in {folder}; side by side: {sheet}").format(folder=sheet.parent, sheet=sheet)
+    app.command()(train)
+    app.command()(demo)
+    app.command()(sample)
+
+
+def _adapters(app: typer.Typer) -> None:
+    from surefoot.adapter_commands import convert, extract, inspect_file, merge, resize
+
+    app.command("inspect")(inspect_file)
+    app.command()(convert)
+    app.command()(merge)
+    app.command()(extract)
+    app.command()(resize)
+
+
+def _describing(app: typer.Typer) -> None:
+    from surefoot.schema_command import schema
+
+    app.command()(schema)
+
+
+VERBS: dict[Callable[[typer.Typer], None], tuple[str, ...]] = {
+    _judging: ("plan", "check", "explain"),
+    _probing: ("probe",),
+    _importing: ("import",),
+    _running: ("train", "demo", "sample"),
+    _adapters: ("inspect", "convert", "merge", "extract", "resize"),
+    _describing: ("schema",),
+}
+
+
+def command_line(verb: str = "") -> typer.Typer:
+    """The command line with all verbs, or with those that come with `verb` alone.
+
+    The modules of the others are then not loaded, nor their options read, so that `surefoot check`
+    answers sooner.
+    """
+    app = typer.Typer(
+        name="surefoot",
+        help=_HELP,
+        epilog=_EPILOG,
+        no_args_is_help=True,
+        add_completion=False,
+        rich_markup_mode="markdown",
+        pretty_exceptions_enable=False,
     )
+    app.callback()(_common)
+    for add, names in VERBS.items():
+        if verb in names or not verb:
+            add(app)
+    return app
 
 
-app.command()(explain)
-app.command("inspect")(inspect_file)
-app.command()(convert)
-app.command()(merge)
-app.command()(extract)
-app.command()(resize)
-
-
-@app.command()
-def schema() -> None:
-    """Print the JSON Schema of run.toml, with the help of every key."""
-    print_json(RunConfig.model_json_schema())
-
-
-def _train(run_file: Path, overrides: list[str] | None) -> None:
-    asked, findings = plan_or_exit(run_file, overrides)
-    loaded, planned, found = asked.loaded, asked.plan, asked.survey
-    print_findings(findings, run_file, loaded.text, stderr, overrides)
-    if (code := exit_code(findings)) != OK:
-        stderr.print(_("{count}. Nothing was started.").format(count=render_count(findings)))
-        raise typer.Exit(code)
-    # Torch and the model libraries take seconds to import; nothing before this needs them.
-    quiet_libraries()
-    from surefoot.engine.progress import Reporter
-    from surefoot.engine.run import run
-
-    try:
-        summary = run(loaded, planned, found, findings, Reporter(stderr))
-    except Refused as refused:
-        print_findings(refused.findings, run_file, loaded.text, stderr)
-        unusable = any(finding.unusable for finding in refused.findings)
-        raise typer.Exit(UNUSABLE if unusable else FOUND) from None
-    except KeyboardInterrupt:
-        stderr.print(_("Interrupted. The same command goes on from the last checkpoint."))
-        raise typer.Exit(INTERRUPTED) from None
-    except OSError as error:
-        stderr.print(_("The run stopped: {reason}").format(reason=error))
-        stderr.print(_("Its checkpoints are whole; mend that, and the same command goes on."))
-        raise typer.Exit(FOUND) from None
-    _print_summary(summary, planned)
-    if summary.stopped_at:
-        raise typer.Exit(STOPPED)
-
-
-def _print_summary(summary: Summary, planned: Plan) -> None:
-    before, after = summary.validation_before, summary.validation_after
-    if summary.resumed_from:
-        stdout.print(_("went on from step {step}").format(step=summary.resumed_from))
-    if after == after:
-        change = 100 * (after / before - 1)
-        stdout.print(
-            _("validation loss {before:.4f} before, {after:.4f} after ({change:+.1f} %)").format(
-                before=before, after=after, change=change
-            )
-        )
-    if summary.sheet is not None:
-        stdout.print(_("pictures:  {path}").format(path=summary.sheet))
-    if summary.stopped_at:
-        said = _("the watch stopped the run at step {step}; what is best is of step {best}")
-        stdout.print(said.format(step=summary.stopped_at, best=summary.steps))
-    if summary.steps:
-        stdout.print(_("result:    {path}").format(path=summary.export))
-        to = still_for_comfyui(planned.formats, planned.config.tuning)
-        if to != "none":
-            stdout.print(
-                _("for ComfyUI: {command}").format(
-                    command=f"surefoot convert {summary.export} --to {to} "
-                    f"--base {planned.model_path} --out {summary.export.stem}-comfyui.safetensors"
-                )
-            )
-        stdout.print(_("Next: surefoot sample {folder}").format(folder=planned.run_folder))
+def _verb_asked(arguments: Sequence[str]) -> str:
+    """The verb if it comes first, else ""."""
+    known = {name for names in VERBS.values() for name in names}
+    return arguments[0] if arguments and arguments[0] in known else ""

@@ -17,7 +17,7 @@ HEAVY = ("torch", "diffusers", "transformers")
 # else in surefoot belongs into the contract whole.
 MIXED = {"adapters", "data", "engine", "families", "formats", "objective", "optim", "tuning"}
 # They import the engine inside the functions that train; `--help` and `check` are run below.
-LAZY = {"__main__", "adapter_commands", "cli", "probe_command"}
+LAZY = {"__main__", "adapter_commands", "cli", "probe_command", "run_commands"}
 
 RUN_TOML = """
 name = "torch-free"

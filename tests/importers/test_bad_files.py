@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from surefoot.cli import app
+from surefoot.cli import command_line
 from surefoot.finding import Refused
 from surefoot.importers.document import MOST_BYTES, Unreadable, flattened
 from surefoot.importers.json_text import read_json
@@ -64,7 +64,7 @@ def test_broken_file_is_refused_in_one_sentence(
     path = tmp_path / name
     path.write_bytes(content)
     out = ["--out", str(tmp_path / "run.toml")] if verb == "import" else []
-    result = CliRunner().invoke(app, [verb, str(path), *out])
+    result = CliRunner().invoke(command_line(), [verb, str(path), *out])
     assert result.exit_code == 2
     assert f"[{code}]" in result.stderr
     assert words in result.stderr

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from surefoot.cli import app
+from surefoot.cli import command_line
 from surefoot.language import choose
 from tests.importers.readings import FILES, changed
 
@@ -23,7 +23,7 @@ def english_afterwards() -> object:
 
 
 def run(*arguments: object) -> Result:
-    return CliRunner().invoke(app, [str(item) for item in arguments])
+    return CliRunner().invoke(command_line(), [str(item) for item in arguments])
 
 
 def test_check_names_the_trainer_the_line_and_the_remedy_in_its_keys() -> None:

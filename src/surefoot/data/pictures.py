@@ -5,11 +5,13 @@ from __future__ import annotations
 import io
 from typing import TYPE_CHECKING, Literal
 
-import numpy as np
 from PIL import ExifTags, Image, ImageCms, ImageOps
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    # Loaded where it is used: a check, which is to be quick, needs the sizes alone.
+    import numpy as np
 
 PictureFault = Literal[
     "image_empty",
@@ -98,6 +100,8 @@ def read_picture(path: Path, width: int, height: int) -> np.ndarray:
     Raises:
         PictureError: as `open_upright`.
     """
+    import numpy as np
+
     picture = open_upright(path)
     return np.array(ImageOps.fit(picture, (width, height), Image.Resampling.LANCZOS))
 
@@ -152,6 +156,8 @@ def _to_rgb(image: Image.Image, path: Path) -> Image.Image:
 
 def _from_16_bits(image: Image.Image, path: Path) -> Image.Image:
     """Scale 0..65535 to 0..255, rounded; Pillow's own conversion clips at 255."""
+    import numpy as np
+
     values = np.asarray(image).astype(np.int64)
     lowest, highest = int(values.min()), int(values.max())
     if lowest < 0 or highest > 65535:
