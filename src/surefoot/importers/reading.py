@@ -32,8 +32,18 @@ def readings(theirs: Theirs, path: Path) -> tuple[Reading, ...]:
         Refused: If it has values of a wrong type.
     """
     first, *others = [judge_theirs(run, _model_at_hand(run, path)) for run in _runs(theirs, path)]
-    others = [other for other in others if other.config != first.config]
-    return (_compared(first, others[0]), *others) if others else (first,)
+    others = [other for other in others if _says_more(other, first)]
+    differing = [other for other in others if other.config != first.config]
+    return (_compared(first, differing[0]) if differing else first, *others)
+
+
+def _says_more(other: Reading, first: Reading) -> bool:
+    """Whether it is another run, or has the same fault at another place of the file."""
+    places = {(finding.code, finding.path) for finding in first.findings}
+    return other.config != first.config or any(
+        finding.level == "error" and (finding.code, finding.path) not in places
+        for finding in other.findings
+    )
 
 
 def _model_at_hand(run: TheirRun, path: Path) -> ModelSurvey | None:
