@@ -85,7 +85,6 @@ class Trainer:
             self._held_out,
             family,
             session.conditioning,
-            prediction=plan.prediction,
             draws=plan.config.validation.draws,
             batch_size=plan.config.train.batch_size,
             seed=_VALIDATION_SEED,

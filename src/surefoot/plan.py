@@ -52,6 +52,7 @@ class Plan:
     model_config: str
     single_file: bool
     prediction: Prediction
+    zero_terminal_snr: bool
     resolution: int
     vae_factor: int
     device: str
@@ -116,6 +117,7 @@ def resolve(loaded: Loaded, survey: Survey) -> Plan:
         model_config=_model_config(loaded, facts),
         single_file=survey.model.source == "single_file",
         prediction=_prediction(config, survey.model),
+        zero_terminal_snr=_zero_terminal_snr(config, survey.model),
         resolution=resolution,
         vae_factor=survey.model.vae_factor,
         device=_device(config, survey),
@@ -227,6 +229,7 @@ def _identity(plan: Plan) -> dict[str, object]:
     resolved: dict[str, object] = {
         "resolution": plan.resolution,
         "prediction": plan.prediction,
+        "zero_terminal_snr": plan.zero_terminal_snr,
         "content": plan.content,
         "targets": {
             # As a list, so that what differs is said of a part and not of each of its layers.
@@ -269,6 +272,11 @@ def customary_rate(config: RunConfig, facts: FamilyFacts) -> float:
 
 def _prediction(config: RunConfig, model: ModelSurvey) -> Prediction:
     return model.prediction if config.model.prediction == "auto" else config.model.prediction
+
+
+def _zero_terminal_snr(config: RunConfig, model: ModelSurvey) -> bool:
+    asked = config.model.zero_terminal_snr
+    return model.zero_snr if asked == "auto" else asked
 
 
 def _resolution(config: RunConfig, model: ModelSurvey) -> int:

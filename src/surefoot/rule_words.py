@@ -97,9 +97,9 @@ RULE_WORDS: dict[str, Words] = {
         source="Lin et al. 2023, Common Diffusion Noise Schedules and Sample Steps are Flawed",
     ),
     "SF204": Words(
-        N_("snr_gamma = {gamma:g} divides by the ratio of signal to noise, which is 0 at the end "
-           "of this model's schedule: the loss would be NaN"),
-        helps=(N_("set objective.snr_gamma = \"off\""),),
+        N_("{key} = {given} divides by the ratio of signal to noise, which is 0 at the end of this "
+           "model's schedule: the loss would be NaN"),
+        helps=(N_("turn it off"),),
         source="Min-SNR's repository, issue 4; sd-scripts issue 1263",
     ),
     "SF205": Words(
@@ -108,6 +108,32 @@ RULE_WORDS: dict[str, Words] = {
         helps=(N_("train on the model that it was distilled from; the result can then be used "
                   "with the fast one"),),
         source="sd-scripts issue 1822",
+    ),
+    "SF206": Words(
+        N_("{key} = {given} gives the last noise level the weight 0, and that level is what a zero "
+           "terminal SNR is for"),
+        helps=(N_("turn it off, or leave the schedule as the model had it"),),
+        source="Hang et al. 2023, Min-SNR, section 3.4; Lin et al. 2023",
+    ),
+    "SF207": Words(
+        N_("the noise levels are weighted twice: by snr_gamma and by debiased"),
+        helps=(N_("keep one of the two"),),
+        source="Yu et al. 2023, arXiv 2310.08442",
+    ),
+    "SF208": Words(
+        N_("no noise level lies between timestep_min = {least:g} and timestep_max = {most:g}"),
+        helps=(N_("give a smaller one first, such as 0 and 1"),),
+    ),
+    "SF209": Words(
+        N_("{key} has no effect with {other} as it is"),
+        helps=(N_("change the other, or remove the key"),),
+        source="kohya_ss issues 2777 and 2796",
+    ),
+    "SF210": Words(
+        N_("only {percent:.0f} % of the noise levels are trained: what is learned shows in a part "
+           "of the denoising steps"),
+        notes=(N_("much noise decides the composition, little noise the details."),),
+        helps=(N_("widen timestep_min and timestep_max unless that is meant"),),
     ),
     "SF301": Words(
         N_("the caption {file} is empty, so its picture is left out"),

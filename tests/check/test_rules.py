@@ -12,6 +12,7 @@ from surefoot.check.rules import RULES, review
 from surefoot.finding import LEVELS, Finding
 from tests.check.format_cases import FORMAT_CASES
 from tests.check.memory_cases import BF16, MEMORY_CASES
+from tests.check.objective_cases import OBJECTIVE_CASES
 from tests.check.optimizer_cases import OPTIMIZER_CASES
 from tests.check.rate_cases import RATE_CASES, SET_CASES
 from tests.check.rule_cases import SCHEDULE_CASES, Case
@@ -176,6 +177,7 @@ CASES = (
     *TUNING_CASES,
     *RATE_CASES,
     *SET_CASES,
+    *OBJECTIVE_CASES,
     *FORMAT_CASES,
 )
 # Rules about files, each with tests of its own here.

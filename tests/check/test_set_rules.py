@@ -44,5 +44,5 @@ def test_schedule_that_ends_without_signal_is_not_for_predicted_noise(tmp_path: 
     assert [item.code for item in findings] == ["SF204", "SF203"]
     assert [change.value for change in findings[0].changes] == ['"off"']
     mended = look(run_file, "model.prediction=v_prediction")[2]
-    assert {item.code for item in mended} == {"SF201"}
+    assert {item.code for item in mended} == {"SF201", "SF206"}
     assert [item.code for item in look(run_file, "objective.snr_gamma=off")[2]] == ["SF203"]

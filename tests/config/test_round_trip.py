@@ -144,7 +144,20 @@ documents = section(
     | schedule("polynomial", power=positive(10))
     | schedule("inverse_sqrt", timescale=counts | st.just("auto"))
     | schedule("rex", end_factor=st.floats(0, 1)),
-    objective=section(snr_gamma=positive(20) | st.just("off"), noise_offset=st.floats(0, 1)),
+    objective=section(
+        loss=st.sampled_from(["mse", "huber", "smooth_l1"]),
+        huber_delta=positive(1),
+        huber_schedule=st.sampled_from(["constant", "exponential", "snr"]),
+        snr_gamma=positive(20) | st.just("off"),
+        debiased=st.booleans(),
+        noise_offset=st.floats(0, 1),
+        input_perturbation=st.floats(0, 1),
+        pyramid_noise=st.floats(0.1, 0.9) | st.just("off"),
+        timesteps=st.sampled_from(["uniform", "logit_normal"]),
+        timestep_mean=st.floats(-10, 10),
+        timestep_shift=positive(100) | st.just("auto"),
+        timestep_min=st.floats(0, 0.9),
+    ),
     validation=section(folder=paths, every=counts | st.just("auto"), draws=counts),
     preview=section(
         prompts=st.lists(text, max_size=3), guidance=st.floats(1, 30), steps=st.integers(1, 1000)

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from tests.engine.small_runs import (
     write_pictures,
 )
 from tests.families.original_layout import write_single_file
+from tests.tiny_sd import build_tiny_pipeline
 
 CPU = torch.device("cpu")
 CAPTIONS = ["red apple, food", "", "a much longer caption of many words, and a comma"]
@@ -225,9 +227,9 @@ def test_v_prediction_trains_on_v_and_the_scheduler_says_so(
         schedule = session.family.noise_schedule
         original = type(schedule).target
 
-        def target(self: object, prediction: str, *parts: torch.Tensor) -> torch.Tensor:
-            found = original(schedule, prediction, *parts)
-            targets.append((prediction, parts, found))
+        def target(self: object, *parts: torch.Tensor) -> torch.Tensor:
+            found = original(schedule, *parts)
+            targets.append((schedule.prediction, parts, found))
             return found
 
         monkeypatch.setattr(type(schedule), "target", target)
@@ -284,3 +286,36 @@ def test_gradient_checkpointing_changes_neither_loss_nor_gradients(tiny: Path) -
     for name, gradient in gradients.items():
         assert gradient is not None, name
         torch.testing.assert_close(others[name], gradient, rtol=1e-5, atol=1e-9)
+
+
+@pytest.mark.parametrize("kind", ["DDIMScheduler", "PNDMScheduler"])
+def test_zero_terminal_snr_follows_the_paper_and_reaches_the_previews(
+    kind: str, tmp_path: Path
+) -> None:
+    import diffusers
+
+    pipeline = build_tiny_pipeline(0)
+    pipeline.scheduler = getattr(diffusers, kind).from_config(pipeline.scheduler.config)
+    pipeline.save_pretrained(tmp_path)
+    before = pipeline.scheduler.alphas_cumprod.double().sqrt().numpy()
+    family = sd15.load(
+        tmp_path,
+        single_file=False,
+        config="",
+        prediction="v_prediction",
+        device=torch.device("cpu"),
+        zero_terminal_snr=True,
+    )
+    # Lin et al. 2023, algorithm 1: shifted to end at zero, scaled to begin where it did.
+    expected = ((before - before[-1]) * before[0] / (before[0] - before[-1])) ** 2
+    found = family.noise_schedule.alphas_cumprod
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    assert found[-1] == 0
+    family.save(str(tmp_path / "saved"))
+    text = (tmp_path / "saved/scheduler/scheduler_config.json").read_text(encoding="utf-8")
+    written = json.loads(text)
+    assert written["rescale_betas_zero_snr"] is True
+    assert written["timestep_spacing"] == "trailing"
+    assert written["prediction_type"] == "v_prediction"
+    pictures = family.sample(["a"], resolution=64, steps=2, guidance=2.0, seeds=[0])
+    assert pictures[0].size == (64, 64)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 
 from surefoot.check.format_rules import FORMAT_RULES
 from surefoot.check.memory_rules import MEMORY_RULES
+from surefoot.check.objective_rules import OBJECTIVE_RULES
 from surefoot.check.optimizer_rules import OPTIMIZER_RULES
 from surefoot.check.rate_rules import RATE_RULES
 from surefoot.check.set_rules import SET_RULES
@@ -279,6 +280,7 @@ RULES: tuple[Rule, ...] = (
     *TUNING_RULES,
     *RATE_RULES,
     *SET_RULES,
+    *OBJECTIVE_RULES,
     *FORMAT_RULES,
     wrong_prediction,
     resolution_that_does_not_fit,

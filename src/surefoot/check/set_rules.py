@@ -20,20 +20,6 @@ _PIECE = re.compile(r"[^\W\d_]+|\d|(?:[^\s\w]|_)+")
 """What CLIP never joins into one token: runs of letters, single digits, runs of signs."""
 
 
-def zero_terminal_signal(plan: Plan, survey: Survey) -> Iterator[Finding]:
-    """SF203 and SF204. At a signal of 0 the noise says nothing, and Min-SNR divides by it.
-
-    Source: Lin et al. 2023, "Common Diffusion Noise Schedules and Sample Steps are Flawed".
-    """
-    if not survey.model.zero_snr or plan.prediction != "epsilon":
-        return
-    yield Finding("SF203", "warning", "model.prediction")
-    gamma = plan.config.objective.snr_gamma
-    if gamma != "off":
-        change = Change("objective.snr_gamma", '"off"', f"{gamma:g}")
-        yield Finding("SF204", "error", "objective.snr_gamma", {"gamma": gamma}, changes=(change,))
-
-
 def distilled_base(plan: Plan, _survey: Survey) -> Iterator[Finding]:
     """SF205. Source: sd-scripts issue 1822."""
     found = _DISTILLED.search(plan.config.model.path)
@@ -139,7 +125,6 @@ def validated_on_what_is_trained(_plan: Plan, survey: Survey) -> Iterator[Findin
 
 
 SET_RULES = (
-    zero_terminal_signal,
     distilled_base,
     part_without_targets,
     attention_only,

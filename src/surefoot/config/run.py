@@ -34,6 +34,11 @@ class ModelConfig(Section):
     prediction: Literal["auto", "epsilon", "v_prediction"] = "auto"
     """What the network predicts. `auto` reads the model's scheduler config."""
 
+    zero_terminal_snr: bool | Auto = "auto"
+    """Whether the last noise level has no picture left in it (Lin et al. 2023), so that very dark
+    and bright pictures can be learned; for `v_prediction` alone. `auto` reads the model's scheduler
+    config."""
+
 
 class ValidationConfig(Section):
     """The loss on pictures that are not trained on, always with the same noise and timesteps."""

@@ -135,6 +135,7 @@ def load_family(plan: Plan, device: torch.device) -> Family:
                 single_file=plan.single_file,
                 config=plan.model_config,
                 prediction=plan.prediction,
+                zero_terminal_snr=plan.zero_terminal_snr,
                 device=device,
             )
         case _:
@@ -232,7 +233,6 @@ def _validation(
         _encoded(plan, family, cache, survey.validation.examples),
         family,
         conditioning,
-        prediction=plan.prediction,
         draws=plan.config.validation.draws,
         batch_size=plan.config.train.batch_size,
         seed=plan.config.seed,

@@ -12,14 +12,13 @@ from surefoot.config.tuning import FullConfig
 from surefoot.data.batches import step_generator
 from surefoot.data.captions import drop_caption
 from surefoot.data.randomness import torch_generator
+from surefoot.engine.noising import add_drawn_noise, losses_of
 from surefoot.engine.preview import draw_previews
 from surefoot.engine.progress import Reporter
 from surefoot.engine.session import Session
 from surefoot.engine.wiring import Movement, check_wiring
 from surefoot.finding import Finding, Refused
 from surefoot.language import _
-from surefoot.objective.losses import loss_of_each, min_snr_weight
-from surefoot.objective.noise import draw_noise
 from surefoot.optim.rates import real_rates
 from surefoot.optim.root_mean_square import total_norm
 from surefoot.tuning.max_norm import limit_norms
@@ -85,8 +84,7 @@ def forward_and_backward(session: Session, step: int) -> float:
 
 def _loss(session: Session, step: int, part: int) -> Tensor:
     config, device = session.plan.config, session.device
-    objective, schedule = config.objective, session.family.noise_schedule
-    prediction = session.plan.prediction
+    process = session.family.noise_schedule
     # The randomness of a step is a pure function of (seed, step, part): a resumed run draws the
     # same numbers.
     draws = torch_generator(config.seed, "step", step, part)
@@ -99,18 +97,11 @@ def _loss(session: Session, step: int, part: int) -> Tensor:
         for index in indices
     ]
     latents = session.pictures.draw(indices, flips, draws)
-    noise = draw_noise(latents.shape, objective.noise_offset, draws)
-    timestep = schedule.draw_timesteps(len(indices), draws)
-    noisy = schedule.add_noise(latents, noise, timestep)
-    target = schedule.target(prediction, latents, noise, timestep)
+    noised = add_drawn_noise(config.objective, process, latents, draws)
     with torch.autocast(device.type, torch.bfloat16, enabled=config.train.precision == "bf16"):
         states = session.conditioning(captions)
-        output = session.family.denoise(noisy.to(device), timestep.to(device), states)
-    losses = loss_of_each(objective.loss, output, target.to(device))
-    if objective.snr_gamma != "off":
-        weight = min_snr_weight(schedule.snr(timestep), objective.snr_gamma, prediction)
-        losses = losses * weight.to(device)
-    return losses.mean()
+        output = session.family.denoise(noised.noisy.to(device), noised.timestep.to(device), states)
+    return losses_of(config.objective, process, output, noised).mean()
 
 
 def gradient_norm(session: Session) -> float:

@@ -11,7 +11,7 @@ from surefoot.data.randomness import torch_generator
 from surefoot.engine.conditioning import Conditioning
 from surefoot.families.family import Family
 from surefoot.objective.losses import loss_of_each
-from surefoot.objective.noise import Prediction, draw_noise
+from surefoot.objective.noise import draw_noise
 
 _NOISE_BLOCK = 50  # pictures whose noise is drawn together; part of what a loss means
 
@@ -26,7 +26,6 @@ class Validation:
         family: Family,
         conditioning: Conditioning,
         *,
-        prediction: Prediction,
         draws: int,
         batch_size: int,
         seed: int,
@@ -35,7 +34,6 @@ class Validation:
         self._pictures = pictures
         self._family = family
         self._conditioning = conditioning
-        self._prediction: Prediction = prediction
         self._draws = draws
         self._batch_size = batch_size
         self._seed = seed
@@ -53,10 +51,10 @@ class Validation:
                 indices = range(start, min(start + _NOISE_BLOCK, count))
                 generator = torch_generator(self._seed, "validation", draw, start)
                 latents = self._pictures.means(indices)
-                noise = draw_noise(latents.shape, 0.0, generator)
+                noise = draw_noise(latents.shape, generator)
                 timestep = levels[[draw * 8 + index % 8 for index in indices]]
                 noisy = schedule.add_noise(latents, noise, timestep)
-                target = schedule.target(self._prediction, latents, noise, timestep)
+                target = schedule.target(latents, noise, timestep)
                 states = self._conditioning(
                     [self._pictures.examples[index].caption for index in indices]
                 )

@@ -9,7 +9,7 @@ from typing import Protocol
 from PIL import Image
 from torch import Tensor, nn
 
-from surefoot.objective.noise import NoiseSchedule
+from surefoot.objective.noise import ForwardProcess
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Family(Protocol):
         ...
 
     @property
-    def noise_schedule(self) -> NoiseSchedule:
+    def noise_schedule(self) -> ForwardProcess:
         """The diffusion it was trained with."""
         ...
 

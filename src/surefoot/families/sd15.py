@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
@@ -12,6 +12,7 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import (
     StableDiffusionPipeline,
 )
+from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from diffusers.utils.torch_utils import randn_tensor
 from PIL import Image
 from torch import Tensor, nn
@@ -35,7 +36,10 @@ class StableDiffusion:
         self._text_encoder: CLIPTextModel = pipeline.text_encoder
         self._tokenizer: CLIPTokenizer = pipeline.tokenizer
         self._scaling_factor = float(self._vae.config["scaling_factor"])
-        self._schedule = NoiseSchedule(pipeline.scheduler.alphas_cumprod.float().cpu())
+        scheduler = pipeline.scheduler
+        self._schedule = NoiseSchedule(
+            scheduler.alphas_cumprod.float().cpu(), scheduler.config["prediction_type"]
+        )
 
     @property
     def parts(self) -> dict[str, nn.Module]:
@@ -117,7 +121,13 @@ class StableDiffusion:
 
 
 def load(
-    path: Path, *, single_file: bool, config: str, prediction: str, device: torch.device
+    path: Path,
+    *,
+    single_file: bool,
+    config: str,
+    prediction: str,
+    device: torch.device,
+    zero_terminal_snr: bool = False,
 ) -> StableDiffusion:
     """Loads a diffusers folder or an original checkpoint, in fp32.
 
@@ -127,6 +137,7 @@ def load(
         config: For a single file: folder or hub id of its configs and tokenizer.
         prediction: Written into the scheduler, so that previews agree with training.
         device: Where the model goes.
+        zero_terminal_snr: Whether its last noise level has no signal; written there too.
     """
     if single_file:
         pipeline = StableDiffusionPipeline.from_single_file(
@@ -142,7 +153,19 @@ def load(
             requires_safety_checker=False,
             local_files_only=True,
         )
-    pipeline.scheduler = type(pipeline.scheduler).from_config(
-        pipeline.scheduler.config, prediction_type=prediction
-    )
+    pipeline.scheduler = _scheduler(pipeline.scheduler, prediction, zero_terminal_snr)
     return StableDiffusion(pipeline, device)
+
+
+def _scheduler(found: Any, prediction: str, zero_terminal_snr: bool) -> Any:  # noqa: ANN401
+    """The model's scheduler, or DDIM's where it knows no schedule that ends without a signal."""
+    changes: dict[str, object] = {"prediction_type": prediction}
+    kind: Any = type(found)
+    known = "rescale_betas_zero_snr" in found.config
+    if zero_terminal_snr:
+        # Lin et al. 2023, section 3.3: sampling has to begin at the last level.
+        changes["timestep_spacing"] = "trailing"
+        kind = kind if known else DDIMScheduler
+    if zero_terminal_snr or known:
+        changes["rescale_betas_zero_snr"] = zero_terminal_snr
+    return kind.from_config(found.config, **changes)
