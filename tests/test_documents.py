@@ -27,6 +27,7 @@ BILINGUAL = [
             "adafactor-study",
             "findings",
             "adapter-tools",
+            "check-any-loop",
             "import-and-check-other-trainers",
             "optimizer-memory",
             "schedules",

@@ -77,6 +77,13 @@ WATCH_WORDS: dict[str, Words] = {
         helps=(N_("look at the learning rate and the optimizer's options; report it if both are "
                   "right"),),
     ),
+    "SF532": Words(
+        N_("{count} trained tensors got no gradient in {steps} steps, {example} among them"),
+        notes=(N_("no optimizer can move them; weight decay at most shrinks them."),),
+        helps=(N_("look whether the model uses them at all, and whether something cuts them off: a "
+                  "detach, or gradient checkpointing whose inputs need no gradient"),),
+        source="transformers, `enable_input_require_grads`",
+    ),
     "SF541": Words(
         N_("{count} trained tensors are not in the optimizer, {example} among them"),
         helps=(N_("build the optimizer after the adapters are attached and the weights loaded, and "
@@ -99,5 +106,35 @@ WATCH_WORDS: dict[str, Words] = {
         N_("{percent:.0f} % of the numbers of `{kind}` are in bf16 and lose steps of {step:.1e}"),
         helps=(N_("keep what is trained in fp32, or take an optimizer with stochastic rounding"),),
         source="Zamirai et al. 2020, Revisiting BFloat16 Training, arXiv 2010.06192",
+    ),
+    "SF545": Words(
+        N_("a step changes `magnitude` by {magnitude:.2g} % of itself, and lora_up its layers by "
+           "{up:.2g} %: {times:.0f} times less"),
+        notes=(N_("one learning rate for both is next to nothing for the one or too much for the "
+                  "other."),),
+        helps=(N_("give the magnitudes a parameter group with a learning rate of their own, or "
+                  "take surefoot.Adafactor(surefoot.parameter_groups(model), lr=1e-2)"),),
+        source="OneTrainer issue 455; torchtune issue 2250",
+    ),
+    "SF546": Words(
+        N_("a learning rate of {lr:.1e} is far off for {optimizer}: a step changes `{kind}` by "
+           "{percent:.2g} % (lora_up: its layers)"),
+        notes=(N_("{effect} A rate is often carried over from another optimizer or method."),),
+        helps=(N_("usual are 1e-4 for adapters and 1e-5 for whole weights with AdamW and its kin, "
+                  "a fifth of it with Lion"),),
+    ),
+    "SF547": Words(
+        N_("{optimizer} finds its learning rate itself: `lr` is a factor on it, and {lr:.1e} is "
+           "far from the usual 1"),
+        helps=(N_("set lr = 1.0"),),
+        source="Mishchenko & Defazio 2023, Prodigy, arXiv 2306.06101",
+    ),
+    "SF548": Words(
+        N_("diverging: the loss is {loss:.3g} now, it was {level:.3g} at the beginning"),
+        helps=(N_("lower the learning rate to a third and begin anew"),),
+    ),
+    "SF549": Words(
+        N_("the loss is not finite at step {step}"),
+        helps=(N_("lower the learning rate, or compute in fp32 or bf16 instead of fp16"),),
     ),
 }  # fmt: skip

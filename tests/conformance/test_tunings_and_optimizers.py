@@ -129,7 +129,7 @@ def assert_trained_and_nothing_else(small: SmallRun, parts: list[str]) -> None:
         assert_wired(session)
         before = copies(session)
         vae = {name: tensor.clone() for name, tensor in session.family.vae_weights().items()}
-        movement = Movement(session.tuned, session.optimizer)
+        movement = Movement(session.tuned.trainables, session.optimizer)
         train(session, quiet_reporter())
         assert_wired(session)
         assert movement.unmoved() == []

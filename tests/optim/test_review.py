@@ -50,7 +50,8 @@ def adafactors(model: nn.Module) -> list[Optimizer]:
 @pytest.mark.parametrize("number", [0, 1, 2])
 def test_adafactors_own_scale_leaves_a_fresh_adapter_idle(number: int) -> None:
     model = adapted()
-    assert codes(model, adafactors(model)[number]) == ["SF543"]
+    # The rate that would move lora_up would ruin the magnitude, says the second.
+    assert codes(model, adafactors(model)[number]) == ["SF543", "SF545"]
 
 
 def test_adafactor_without_it_and_ours_by_the_weight_have_no_finding() -> None:
@@ -60,6 +61,62 @@ def test_adafactor_without_it_and_ours_by_the_weight_have_no_finding() -> None:
     off = Adafactor(trained(model), lr=3e-4, scale_parameter=False, relative_step=False)
     assert codes(model, off) == []
     assert codes(model, surefoot.Adafactor(parameter_groups(model), lr=1e-2)) == []
+
+
+def test_a_magnitude_whose_steps_are_orders_beyond_those_of_the_matrices_is_found() -> None:
+    model = adapted()
+    optimizer = torch.optim.Adafactor(trained(model), lr=0.1)  # 1e-4 for lora_up
+    review = review_training(model, optimizer)
+    assert [finding.code for finding in review.findings] == ["SF545"]
+    layer = model.get_submodule("base_model.model.0")
+    tensors = dict(layer.named_parameters())
+    up, down = tensors["lora_B.default.weight"], tensors["lora_A.default.weight"]
+    weight = tensors["base_layer.weight"]
+    with torch.no_grad():
+        moved = torch.where(torch.rand_like(up) < 0.5, 1e-4, -1e-4) @ down
+    change = float(moved.norm() / weight.norm())
+    assert review.findings[0].values["up"] == pytest.approx(100 * change, rel=0.3)
+    assert review.findings[0].values["magnitude"] == pytest.approx(10, rel=1e-3)
+
+    names = {name: item for name, item in model.named_parameters() if item.requires_grad}
+    apart = torch.optim.Adafactor(
+        [
+            {"params": [item for name, item in names.items() if "magnitude" not in name]},
+            {"params": [item for name, item in names.items() if "magnitude" in name], "lr": 1e-3},
+        ],
+        lr=0.1,
+    )
+    assert codes(model, apart) == []
+
+
+@pytest.mark.parametrize(("lr", "expected"), [(1e-4, []), (1.0, ["SF546"]), (1e-9, ["SF546"])])
+def test_a_rate_of_another_optimizer_is_found(lr: float, expected: list[str]) -> None:
+    model = adapted(dora=False)
+    said = ["SF543"] if lr == 1e-9 else expected  # of a fresh adapter there is more to say
+    assert codes(model, torch.optim.AdamW(trained(model), lr=lr)) == said
+    whole = nn.Sequential(nn.Linear(64, 64), nn.LayerNorm(64), nn.Linear(64, 8))
+    assert codes(whole, torch.optim.AdamW(whole.parameters(), lr=lr)) == expected
+
+
+def test_prodigy_wants_a_factor_for_its_rate() -> None:
+    from prodigyopt import Prodigy
+
+    model = adapted()
+    assert codes(model, Prodigy(trained(model), lr=1e-4)) == ["SF547"]
+    assert codes(model, Prodigy(trained(model))) == []
+
+
+def test_sgd_is_not_judged_by_its_rate() -> None:
+    whole = nn.Linear(64, 64)
+    assert codes(whole, torch.optim.SGD(whole.parameters(), lr=10.0)) == []
+
+
+def test_a_warm_up_does_not_make_a_rate_look_like_none() -> None:
+    model = adapted()
+    optimizer = torch.optim.AdamW(trained(model), lr=1e-4)
+    torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: step / 100)
+    assert optimizer.param_groups[0]["lr"] == 0
+    assert codes(model, optimizer) == []
 
 
 def test_tensors_that_only_one_side_has_are_named() -> None:

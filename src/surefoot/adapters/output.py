@@ -8,7 +8,6 @@ from pathlib import Path
 
 from torch import Tensor
 
-from surefoot import __version__
 from surefoot.adapters.cutting import Cutting, KeptLayer, Tell, Written
 from surefoot.adapters.extract import extract, other_differences
 from surefoot.adapters.fit import embedding_findings
@@ -20,6 +19,7 @@ from surefoot.finding import Finding, Refused
 from surefoot.formats.adapter_file import LAYOUT_KEY, AdapterFile, layout_metadata, write_adapter
 from surefoot.formats.weights import WeightsError
 from surefoot.language import _
+from surefoot.release import VERSION
 
 _OUTDATED = frozenset(
     {
@@ -117,7 +117,7 @@ def write_extracted(
 
     metadata = {
         "format": "pt",
-        "surefoot_version": __version__,
+        "surefoot_version": VERSION,
         "surefoot_tuning": "lora",
         "surefoot_base": base.name,
         "surefoot_extracted_from": tuned.name,

@@ -38,7 +38,7 @@ def train(session: Session, reporter: Reporter) -> None:
     plan = session.plan
     if session.first_step == 0:
         _look(session, 0, reporter)
-    movement = Movement(session.tuned, session.optimizer)
+    movement = Movement(session.tuned.trainables, session.optimizer)
     refused = 0
     with reporter.stage(_("training"), plan.steps, session.first_step):
         for step in range(session.first_step, plan.steps):

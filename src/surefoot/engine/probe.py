@@ -77,7 +77,7 @@ def probe(plan: Plan, survey: Survey, steps: int) -> Probe:
 
 def _taken(session: Session, steps: int) -> Probe:
     plan = session.plan
-    movement = Movement(session.tuned, session.optimizer)
+    movement = Movement(session.tuned.trainables, session.optimizer)
     losses: list[float] = []
     seconds: list[float] = []
     strides: list[dict[str, Stride]] = []

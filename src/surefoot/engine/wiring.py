@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import final
 
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from surefoot.optim.grouping import Trained
 from surefoot.optim.rounding import loses_digits
 from surefoot.tuning.trainable import Tuned
 
@@ -40,11 +41,11 @@ def check_wiring(tuned: Tuned, optimizer: Optimizer) -> None:
 class Movement:
     """Remembers a sample of each trained tensor, to tell later which ones have not moved."""
 
-    def __init__(self, tuned: Tuned, optimizer: Optimizer) -> None:
+    def __init__(self, trained: Sequence[Trained], optimizer: Optimizer) -> None:
         """Takes the sample now."""
-        self._tuned = tuned
+        self._trained = trained
         self._optimizer = optimizer
-        self._before = [_sample(item.parameter) for item in tuned.trainables]
+        self._before = [_sample(item.parameter) for item in trained]
 
     def unmoved(self) -> list[str]:
         """Names of tensors whose sample is what it was.
@@ -55,7 +56,7 @@ class Movement:
         moving = {id(parameter) for parameter in _moving_sometimes(self._optimizer)}
         return [
             item.name
-            for item, before in zip(self._tuned.trainables, self._before, strict=True)
+            for item, before in zip(self._trained, self._before, strict=True)
             if item.kind != "embedding"
             and id(item.parameter) not in moving
             and torch.equal(_sample(item.parameter), before)

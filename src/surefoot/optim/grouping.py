@@ -86,6 +86,15 @@ def parameter_groups(model: nn.Module) -> list[dict[str, object]]:
         ValueError: Nothing is trained; or says of each tensor that has no place what hinders and
             how to mend it.
     """
+    return group_by_kind(read_trained(model))
+
+
+def read_trained(model: nn.Module) -> list[Trained]:
+    """Every tensor of a model that is to be trained, and what it is, as `parameter_groups` knows.
+
+    Raises:
+        ValueError: As there.
+    """
     named = [(name, value) for name, value in model.named_parameters() if value.requires_grad]
     if not named:
         raise ValueError(
@@ -102,13 +111,11 @@ def parameter_groups(model: nn.Module) -> list[dict[str, object]]:
     inside = {id(tensor) for adapter in adapters for tensor in adapter.tensors()}
     places = [place for place in _places(model) if id(place.parameter) not in inside]
     records = {id(item.parameter): item for item in _records(adapters, places)}
-    return group_by_kind(
-        [
-            _Trained(name, value, record.kind, record.weight_rms, record.fan_in, record.alpha)
-            for name, value in named
-            for record in (records[id(value)],)
-        ]
-    )
+    return [
+        _Trained(name, value, record.kind, record.weight_rms, record.fan_in, record.alpha)
+        for name, value in named
+        for record in (records[id(value)],)
+    ]
 
 
 def group_by_kind(trained: Iterable[Trained]) -> list[dict[str, object]]:

@@ -2,44 +2,35 @@
 
 from __future__ import annotations
 
+import math
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import cast
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Optimizer
 
-from surefoot.finding import Finding
-from surefoot.optim.grouping import parameter_groups
-from surefoot.optim.lost_steps import share_lost
-from surefoot.optim.root_mean_square import root_mean_squares
-from surefoot.optim.scaling import TensorKind, step_scale
-from surefoot.optim.schedules import relative_rate
+from surefoot.finding import Finding, Value
+from surefoot.language import _
+from surefoot.optim.review_steps import (
+    ReviewedSteps,
+    ReviewRow,
+    finds_rate,
+    is_adafactor,
+    reviewed_steps,
+)
+from surefoot.rule_words import TOO_HIGH, TOO_LOW
 from surefoot.wording import say
 
 _IDLE = 1e-5  # a step of `lora_up` that comes to nothing in a thousand
 _MOST_LOST = 0.5
+_MAGNITUDE_BESIDE = 50.0  # times as fast as `lora_up` a magnitude moves, where only it is trained
+_STILL, _TORN = 1e-6, 0.3  # of a layer by one step: a thousand come to nothing, ten to noise
+_USUAL_FACTOR = (0.1, 10.0)  # of `lr` where the optimizer finds its rate; 1 is usual
 
-
-@dataclass(frozen=True)
-class ReviewRow:
-    """One kind of tensor.
-
-    Attributes:
-        rms: Median root mean square of its tensors.
-        step: Median step per element at the learning rate that the optimizer has now, of a
-            gradient that stays the same.
-        lost: Share of the numbers whose step is rounded away, largest over the tensors.
-    """
-
-    kind: str
-    tensors: int
-    numbers: int
-    rms: float
-    step: float
-    lost: float
+# What these step by does not depend on the size of the gradients, so that it can be foretold.
+_STEADY = ("adam", "lion", "adafactor", "adan", "came")
 
 
 @dataclass(frozen=True)
@@ -52,26 +43,19 @@ class Review:
     def __str__(self) -> str:
         """In words, a line for each."""
         lines = [
-            f"{row.kind}: {row.tensors} tensors, RMS {row.rms:.2g}, step {row.step:.1e}"
+            _("{kind}: {tensors} tensors, RMS {rms:.2g}, step {step:.1e}").format(
+                kind=row.kind, tensors=row.tensors, rms=row.rms, step=row.step
+            )
             for row in self.rows
         ]
-        for finding in self.findings:
-            said = say(finding)
-            lines.append(f"{said.level}[{finding.code}] {said.sentence}")
-            lines += said.helps
-        return "\n".join(lines)
+        return "\n".join([*lines, *map(in_words, self.findings)])
 
 
-@dataclass(frozen=True)
-class _Step:
-    kind: TensorKind
-    tensor: Tensor
-    rms: float
-    step: float
-
-    @property
-    def lost(self) -> float:
-        return share_lost(self.step, self.rms) if self.tensor.dtype == torch.bfloat16 else 0.0
+def in_words(finding: Finding) -> str:
+    """A finding as lines of text, for those who have no run.toml to point at."""
+    said = say(finding)
+    helps = [f"  {text}" for text in said.helps]
+    return "\n".join([f"{said.level}[{finding.code}] {said.sentence}", *helps])
 
 
 def review_training(model: nn.Module, optimizer: Optimizer) -> Review:
@@ -81,70 +65,31 @@ def review_training(model: nn.Module, optimizer: Optimizer) -> Review:
     adapters attached and the optimizer built, before the first step.
 
     Args:
-        model: As it will be trained, not wrapped for several processes.
+        model: As it will be trained, not sharded over several processes.
         optimizer: torch's, transformers', surefoot's or any other, or Accelerate's around one.
 
     Raises:
         ValueError: If nothing is trained, or an adapter is of no known kind.
     """
-    inner = cast(Optimizer, getattr(optimizer, "optimizer", optimizer))
-    groups = parameter_groups(model)
-    steps = list(_steps(groups, inner))
-    rows = tuple(_row(kind, steps) for kind in dict.fromkeys(item.kind for item in steps))
-    found = [*_unheld(model, inner), *_idle(rows, inner), *_lost(rows)]
-    return Review(tuple(found), rows)
+    inner = unwrapped(optimizer)
+    steps = reviewed_steps(model, inner)
+    rows = steps.rows()
+    found = list(_unheld(model, inner))
+    if finds_rate(inner):
+        found += _not_one(inner)  # its steps are next to nothing until it has found one
+    else:
+        found += [
+            *_idle(rows, inner),
+            *_magnitude_apart(steps),
+            *_far_off(rows, inner),
+            *_lost(rows),
+        ]
+    return Review(tuple(sorted(found, key=lambda item: item.level != "error")), rows)
 
 
-def _steps(groups: Sequence[Mapping[str, Any]], optimizer: Optimizer) -> Iterator[_Step]:
-    held = {id(item): group for group in optimizer.param_groups for item in group["params"]}
-    for group in groups:
-        tensors = [tensor for _name, tensor in group["params"]]
-        sizes = root_mean_squares(tensors)
-        for tensor, rms, weight_rms, fan_in in zip(
-            tensors, sizes, group["weight_rms"], group["fan_in"], strict=True
-        ):
-            options = held.get(id(tensor))
-            if options is None:
-                continue
-            step = _rate(options)
-            if _is_adafactor(optimizer):
-                scale = step_scale(
-                    group["kind"],
-                    options.get("scale_parameter", True),  # torch's own always scales
-                    weight_rms=weight_rms,
-                    fan_in=fan_in,
-                    alpha=group["alpha"],
-                    eps2=_eps2(options),
-                )
-                step *= scale.at(rms)
-            yield _Step(group["kind"], tensor, rms, step)
-
-
-def _is_adafactor(optimizer: Optimizer) -> bool:
-    return type(optimizer).__name__ == "Adafactor"
-
-
-def _eps2(options: Mapping[str, Any]) -> float:
-    """Surefoot names it; transformers and torch give a pair."""
-    return float(options["eps2"] if "eps2" in options else options["eps"][1])
-
-
-def _rate(options: Mapping[str, Any]) -> float:
-    if options.get("relative_step"):
-        return relative_rate(1, warmup_init=bool(options.get("warmup_init")))
-    return float(options["lr"] or 0.0) * float(options.get("d", 1.0))
-
-
-def _row(kind: str, steps: Sequence[_Step]) -> ReviewRow:
-    members = [item for item in steps if item.kind == kind]
-    return ReviewRow(
-        kind=kind,
-        tensors=len(members),
-        numbers=sum(item.tensor.numel() for item in members),
-        rms=statistics.median(item.rms for item in members),
-        step=statistics.median(item.step for item in members),
-        lost=max(item.lost for item in members),
-    )
+def unwrapped(optimizer: Optimizer) -> Optimizer:
+    """The optimizer itself, out of Accelerate's wrapper."""
+    return cast(Optimizer, getattr(optimizer, "optimizer", optimizer))
 
 
 def _unheld(model: nn.Module, optimizer: Optimizer) -> Iterator[Finding]:
@@ -161,14 +106,72 @@ def _unheld(model: nn.Module, optimizer: Optimizer) -> Iterator[Finding]:
 def _idle(rows: Sequence[ReviewRow], optimizer: Optimizer) -> Iterator[Finding]:
     """Adafactor's own scale on a tensor that begins at zero."""
     for row in rows:
-        if row.kind == "lora_up" and row.rms == 0 and row.step <= _IDLE:
+        if _is_idle(row):
             name = type(optimizer).__name__
-            values = {"step": row.step, "optimizer": name}
-            yield Finding("SF543", "error" if _is_adafactor(optimizer) else "warning", "", values)
+            values: dict[str, Value] = {"step": row.step, "optimizer": name}
+            yield Finding("SF543", "error" if is_adafactor(optimizer) else "warning", "", values)
+
+
+def _is_idle(row: ReviewRow) -> bool:
+    return row.kind == "lora_up" and row.rms == 0 and row.step <= _IDLE
+
+
+def _magnitude_apart(steps: ReviewedSteps) -> Iterator[Finding]:
+    """One rate for a DoRA's magnitude and its matrices, whose steps are orders apart."""
+    paces = steps.dora_paces()
+    if not paces:
+        return
+    up = statistics.median(pace.up for pace in paces)
+    magnitude = statistics.median(pace.magnitude for pace in paces)
+    if magnitude > _MAGNITUDE_BESIDE * up:
+        values: dict[str, Value] = {
+            "magnitude": 100 * magnitude,
+            "up": 100 * up,
+            "times": magnitude / up if up else math.inf,
+        }
+        yield Finding("SF545", "warning", "", values)
+
+
+def _far_off(rows: Sequence[ReviewRow], optimizer: Optimizer) -> Iterator[Finding]:
+    """A learning rate that is meant for another optimizer."""
+    name = type(optimizer).__name__
+    if not any(word in name.lower() for word in _STEADY):
+        return
+    for row in rows:
+        # Whole weights and `lora_up` are what changes the layers; biases may be tiny by right.
+        if row.kind not in ("weight", "lora_up") or math.isnan(row.share) or _is_idle(row):
+            continue
+        if not _STILL <= row.share <= _TORN:
+            values: dict[str, Value] = {
+                "kind": row.kind,
+                "percent": 100 * row.share,
+                "lr": _highest_rate(optimizer),
+                "optimizer": name,
+                "effect": TOO_LOW if row.share < _STILL else TOO_HIGH,
+            }
+            yield Finding("SF546", "warning", "", values)
+
+
+def _not_one(optimizer: Optimizer) -> Iterator[Finding]:
+    """Prodigy and D-Adaptation take a factor for `lr`."""
+    low, high = _USUAL_FACTOR
+    lr = _highest_rate(optimizer)
+    if not low <= lr <= high:
+        values: dict[str, Value] = {"lr": lr, "optimizer": type(optimizer).__name__}
+        yield Finding("SF547", "warning", "", values)
+
+
+def _highest_rate(optimizer: Optimizer) -> float:
+    groups = optimizer.param_groups
+    return max(float(group.get(key) or 0.0) for group in groups for key in ("lr", "initial_lr"))
 
 
 def _lost(rows: Sequence[ReviewRow]) -> Iterator[Finding]:
     for row in rows:
         if row.lost > _MOST_LOST:
-            values = {"kind": row.kind, "percent": 100 * row.lost, "step": row.step}
+            values: dict[str, Value] = {
+                "kind": row.kind,
+                "percent": 100 * row.lost,
+                "step": row.step,
+            }
             yield Finding("SF544", "warning", "", values)
