@@ -153,6 +153,9 @@ def test_an_optimizer_that_finds_its_rate_gets_half_of_the_run() -> None:
 def test_an_optimizer_that_finds_its_rate_gets_a_hundred_steps_of_a_short_run() -> None:
     finds = Outlook(rates=[1.0] * 20, finds_rate=True)
     assert code_of(History(strides={5: adapter(1e-7), 20: adapter(1e-7)}), finds) == ""
+    flat = History(validations=validations([0.3, 0.3, 0.3], every=10))
+    assert code_of(flat, Outlook(rates=[1.0] * 20)) == "SF521"
+    assert code_of(flat, finds) == ""
 
 
 def test_whole_weights_that_stand_still_are_learning_nothing() -> None:

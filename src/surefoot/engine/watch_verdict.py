@@ -206,9 +206,7 @@ def _overfitting(history: History, outlook: Outlook) -> Judged | None:
 def _idle(history: History, outlook: Outlook) -> Judged | None:
     """What should change the layers takes steps that come to nothing by the end of the run."""
     done = max(history.strides, default=0)
-    # An optimizer that looks for its rate may move by nothing for a good while.
-    patience = max(_FINDING, outlook.steps / 2) if outlook.finds_rate else 0
-    if len(history.strides) < 2 or done < patience:
+    if len(history.strides) < 2 or done < _patience(outlook, 0):
         return None
     kind = next((name for name in ("lora_up", "weight") if name in history.strides[done]), "")
     if not kind:
@@ -239,7 +237,8 @@ def _idle(history: History, outlook: Outlook) -> Judged | None:
 def _no_gain(history: History, outlook: Outlook) -> Judged | None:
     """At half of the run the validation loss is still the base model's."""
     base, last = history.validations.get(0), max(history.validations, default=0)
-    if base is None or last < max(2 * outlook.window, outlook.steps / 2):
+    needed = max(2 * outlook.window, outlook.steps / 2)
+    if base is None or last < _patience(outlook, needed):
         return None
     if min(_after(history.validations, 0)) < base * (1 - _NO_GAIN):
         return None
@@ -276,6 +275,11 @@ def _pace(history: History, outlook: Outlook, kind: str) -> float:
     rates = math.fsum(outlook.rates[step - 1] for step in measured)
     taken = math.fsum(stride.per_step for stride in measured.values())
     return taken / rates if rates else 0.0
+
+
+def _patience(outlook: Outlook, steps: float) -> float:
+    """These steps; an optimizer that looks for its rate may move by nothing for a good while."""
+    return max(steps, _FINDING, outlook.steps / 2) if outlook.finds_rate else steps
 
 
 def _cause(outlook: Outlook, *codes: str) -> str:
