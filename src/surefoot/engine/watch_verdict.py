@@ -35,6 +35,7 @@ _STILL_IN_RUN = 1e-3  # of itself, for a weight
 _STILL_IN_STEP = 1e-5
 _FINDING = 100  # steps that an optimizer may look for its learning rate
 _NO_GAIN = 3e-4  # of the base model's loss, at half of the run
+_TRIED = 50  # steps without gain before that is told; 20 of Lion on LoKr gain less and are sound
 _GAIN = 0.005
 _ROUGH, _ROUGHER = 0.5, 1.6  # of a preview's neighbouring cells, and times the base model's
 _FLAT = 0.15  # of the base model's contrast
@@ -237,7 +238,7 @@ def _idle(history: History, outlook: Outlook) -> Judged | None:
 def _no_gain(history: History, outlook: Outlook) -> Judged | None:
     """At half of the run the validation loss is still the base model's."""
     base, last = history.validations.get(0), max(history.validations, default=0)
-    needed = max(2 * outlook.window, outlook.steps / 2)
+    needed = max(_TRIED, 2 * outlook.window, outlook.steps / 2)
     if base is None or last < _patience(outlook, needed):
         return None
     if min(_after(history.validations, 0)) < base * (1 - _NO_GAIN):
