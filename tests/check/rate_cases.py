@@ -12,6 +12,8 @@ ADAMW = "optimizer.kind=adamw"
 UNSCALED = "optimizer.scale_parameter=false"
 PRODIGY = "optimizer.kind=prodigy"
 NAMED = ("optimizer.kind=pytorch_optimizer", "optimizer.name=AdaFactor")
+RELATIVE = "optimizer.relative_step=true"
+RAMP = (RELATIVE, "optimizer.warmup_init=true")
 RESTARTS = "schedule.kind=cosine_restarts"
 CONSTANT = "schedule.kind=constant"
 
@@ -100,6 +102,32 @@ RATE_CASES = (
         ),
         {"decay": 0.01, "share": 1e-7},
         "optimizer.weight_decay",
+    ),
+)
+
+RATE_CASES += (
+    Case(
+        "SF110",
+        "unscaled_relative_step",
+        "error",
+        (FULL, UNSCALED, RELATIVE),
+        (
+            (FULL, "optimizer.scale_parameter=true", RELATIVE),
+            (FULL, RELATIVE),
+            (FULL, UNSCALED),
+            (FULL, UNSCALED, *RAMP, "train.steps=100"),
+        ),
+        {"rate": 1e-2, "lr": 1e-5, "times": pytest.approx(1000), "tuning": "full"},
+        "optimizer.relative_step",
+    ),
+    Case(
+        "SF110",
+        "unscaled_relative_step",
+        "warning",
+        (UNSCALED, RELATIVE),
+        ((RELATIVE,), (UNSCALED,), (UNSCALED, *RAMP, "train.steps=3000")),
+        {"rate": 1e-2, "lr": 1e-4, "times": pytest.approx(100), "tuning": "DoRA"},
+        "optimizer.relative_step",
     ),
 )
 

@@ -113,15 +113,6 @@ CASES = (
         "optimizer.lr",
     ),
     Case(
-        "SF110",
-        "unscaled_relative_step",
-        "error",
-        (FULL, UNSCALED, RELATIVE),
-        ((FULL, SCALED, RELATIVE), (FULL, RELATIVE), (UNSCALED, RELATIVE), (FULL, UNSCALED)),
-        {"rate": 1e-2, "lr": 1e-5, "times": pytest.approx(1000)},
-        "optimizer.relative_step",
-    ),
-    Case(
         "SF201",
         "wrong_prediction",
         "warning",

@@ -41,6 +41,8 @@ CHANGES: list[tuple[str, Trainer, str, str, str, bool]] = [
     ("sd_scripts.toml", "sd_scripts", '"relative_step=False", ', '"relative_step=False", '
      '"scale_parameter=False", ', "SF101", False),
     ("sd_scripts.toml", "sd_scripts", '"relative_step=False", ', "", "SF711", True),
+    ("sd_scripts.toml", "sd_scripts", '"relative_step=False", ', '"scale_parameter=False", '
+     '"relative_step=True", ', "SF110", True),
     ("sd_scripts.toml", "sd_scripts", "=False", "=false", "SF710", True),
     ("sd_scripts.toml", "sd_scripts", "constant_with_warmup", "adafactor", "SF710", True),
     ("sd_scripts.toml", "sd_scripts", "AdaFactor", "Adafaktor", "SF710", True),
@@ -67,6 +69,8 @@ CHANGES: list[tuple[str, Trainer, str, str, str, bool]] = [
     ("diffusion_pipe.toml", "diffusion_pipe", "AdaFactor", "adamw_optimi", "SF713", False),
     ("diffusion_pipe.toml", "diffusion_pipe", "lr = 1e-4",
      "lr = 1e-4\nrelative_step = false\nscale_parameter = false", "SF101", False),
+    ("diffusion_pipe.toml", "diffusion_pipe", "lr = 1e-4",
+     "relative_step = true\nscale_parameter = false", "SF110", True),
     ("diffusers.sh", "diffusers", "--learning_rate=1e-4", "--learning_rate=1.0", "SF118", False),
     ("musubi.sh", "musubi", "--network_dim 32", "--network_dim 32 --network_alpha 32", "SF107",
      False),

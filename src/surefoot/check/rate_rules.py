@@ -9,7 +9,7 @@ from typing import cast
 from surefoot.config.optimizer import AdafactorConfig
 from surefoot.config.optimizer_libraries import CameConfig, NamedOptimizerConfig
 from surefoot.config.schedule import CosineRestartsConfig
-from surefoot.config.tuning import FullConfig, weights_dtype
+from surefoot.config.tuning import TUNING_NAMES, FullConfig, weights_dtype
 from surefoot.families.facts import FAMILIES
 from surefoot.finding import Change, Finding, StepRow, Value
 from surefoot.optim.facts import facts_of
@@ -117,6 +117,23 @@ def rate_of_another_tuning(plan: Plan, _survey: Survey) -> Iterator[Finding]:
         yield Finding("SF154", "warning", "optimizer.lr", values, changes=(change,))
 
 
+def unscaled_relative_step(plan: Plan, _survey: Survey) -> Iterator[Finding]:
+    """SF110. 1e-2 per element is half a weight: full fine-tuning is wrecked, adapters at times."""
+    optimizer = plan.config.optimizer
+    if not isinstance(optimizer, AdafactorConfig) or not optimizer.relative_step:
+        return
+    full = isinstance(plan.config.tuning, FullConfig)
+    usual = customary_rate(plan.config, FAMILIES[plan.config.model.family])
+    rate = _largest_rate(plan)
+    _low, high = _BANDS["full" if full else "adapter"]
+    if optimizer.scale_parameter is False and rate > high * usual:
+        values: dict[str, Value] = {"rate": rate, "times": rate / usual, "lr": usual}
+        values["tuning"] = TUNING_NAMES.get(plan.config.tuning.kind, "full")
+        change = Change("optimizer.relative_step", "false", "true")
+        level = "error" if full else "warning"
+        yield Finding("SF110", level, "optimizer.relative_step", values, changes=(change,))
+
+
 def _weight_decay(plan: Plan) -> float:
     optimizer = plan.config.optimizer
     if isinstance(optimizer, NamedOptimizerConfig):
@@ -170,4 +187,5 @@ RATE_RULES = (
     decay_lost_in_rounding,
     restarts_of_a_found_rate,
     rate_of_another_tuning,
+    unscaled_relative_step,
 )

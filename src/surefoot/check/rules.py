@@ -15,7 +15,6 @@ from surefoot.check.waivers import with_waivers
 from surefoot.config.optimizer import AdafactorConfig
 from surefoot.config.schedule import ConstantConfig, CosineRestartsConfig
 from surefoot.config.tuning import TUNING_NAMES, FullConfig
-from surefoot.families.facts import FAMILIES
 from surefoot.finding import LEVELS, Change, Finding
 from surefoot.optim.scaling import step_scale
 from surefoot.optim.schedules import relative_rate
@@ -187,21 +186,6 @@ def relative_rate_too_high(plan: Plan, _survey: Survey) -> Iterator[Finding]:
         yield Finding("SF109", "warning", "optimizer.lr", dict(values), changes=(change,))
 
 
-def unscaled_relative_step(plan: Plan, _survey: Survey) -> Iterator[Finding]:
-    """SF110. 1e-2 per element is half a weight: full fine-tuning is wrecked by it."""
-    optimizer = plan.config.optimizer
-    if (
-        isinstance(optimizer, AdafactorConfig)
-        and isinstance(plan.config.tuning, FullConfig)
-        and optimizer.relative_step
-        and optimizer.scale_parameter is False
-    ):
-        lr = FAMILIES[plan.config.model.family].full_lr
-        rate = relative_rate(plan.steps, warmup_init=optimizer.warmup_init)
-        values = {"rate": rate, "times": rate / lr, "lr": lr}
-        yield Finding("SF110", "error", "optimizer.relative_step", dict(values))
-
-
 def wrong_prediction(plan: Plan, survey: Survey) -> Iterator[Finding]:
     """SF201. Source: sd-scripts' and diffusers' issues on v-prediction models."""
     described = survey.model.source == "folder" or plan.config.model.config != "auto"
@@ -274,7 +258,6 @@ RULES: tuple[Rule, ...] = (
     cycles_without_steps,
     average_longer_than_run,
     relative_rate_too_high,
-    unscaled_relative_step,
     *OPTIMIZER_RULES,
     *MEMORY_RULES,
     *TUNING_RULES,

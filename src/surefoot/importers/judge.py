@@ -11,6 +11,7 @@ from surefoot.check.rules import review
 from surefoot.config.load import Loaded
 from surefoot.config.optimizer import AdafactorConfig
 from surefoot.config.run import RunConfig
+from surefoot.config.tuning import FullConfig
 from surefoot.data.scan import Scan
 from surefoot.finding import LEVELS, Change, Finding, Value
 from surefoot.importers.record import Spelling, TheirRun
@@ -23,6 +24,8 @@ from surefoot.wording import Said, say
 
 _ABSOLUTE_RATES = (1e-5, 1e-3)
 """Learning rates of adapters that need no change when they become absolute (docs/findings.md)."""
+_FULL_RATES = (1e-7, 1e-4)
+"""Likewise of full fine-tuning."""
 _NEED_THE_STEPS = frozenset({"SF104", "SF106", "SF108", "SF132"})
 _ABOUT_FILES = ("model.", "data.", "folder", "validation.", "preview.", "save.", "name")
 
@@ -113,9 +116,11 @@ def _remedies(finding: Finding, planned: Plan) -> Sequence[Change]:
         changes = []
     if optimizer.relative_step:
         changes.append(Change("optimizer.relative_step", "false", "true"))
-    low, high = _ABSOLUTE_RATES
-    if finding.code == "SF101" and not (optimizer.lr != "auto" and low <= optimizer.lr <= high):
-        changes.append(Change("optimizer.lr", "1e-4", _toml(optimizer.lr)))
+    full = isinstance(planned.config.tuning, FullConfig)
+    low, high = _FULL_RATES if full else _ABSOLUTE_RATES
+    rate = optimizer.lr if optimizer.lr != "auto" else 0.0
+    if finding.code != "SF102" and not low <= rate <= high:
+        changes.append(Change("optimizer.lr", "1e-5" if full else "1e-4", _toml(optimizer.lr)))
     return changes
 
 
