@@ -88,7 +88,7 @@ class Plan:
     @property
     def disk_needed(self) -> int:
         """Bytes of all that the run writes."""
-        return self.bytes.needed_on_disk(self.config.save.keep + self.keeps_best)
+        return self.bytes.needed_on_disk(self.config.save.keep + self.config.watch.keep_best)
 
     @property
     def fingerprint(self) -> str:

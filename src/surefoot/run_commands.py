@@ -133,7 +133,11 @@ def _print_summary(summary: Summary, planned: Plan) -> None:
     if summary.sheet is not None:
         stdout.print(_("pictures:  {path}").format(path=summary.sheet))
     if summary.stopped_at:
-        said = _("the watch stopped the run at step {step}; what is best is of step {best}")
+        said = (
+            _("the watch stopped the run at step {step}; what is best is of step {best}")
+            if summary.steps
+            else _("the watch stopped the run at step {step}; no checkpoint was kept as a good one")
+        )
         stdout.print(said.format(step=summary.stopped_at, best=summary.steps))
     if summary.steps:
         stdout.print(_("result:    {path}").format(path=summary.export))

@@ -68,6 +68,20 @@ WATCH_WORDS: dict[str, Words] = {
         helps=(N_("{cause_hint}lower optimizer.lr to a third and begin under another `name`"),),
         source="OneTrainer issue 455; kohya_ss issue 3439",
     ),
+    "SF525": Words(
+        N_("diverging: the norm of the gradients is {now:.3g}, it was {level:.3g} at the "
+           "beginning"),
+        notes=(N_("a median of several steps, before clipping."),),
+        helps=(N_("{cause_hint}lower optimizer.lr to a third and begin under another `name`"),),
+    ),
+    "SF526": Words(
+        N_("learning nothing: the norm of the gradients is {now:.2g}, it was {level:.2g} at the "
+           "beginning"),
+        notes=(N_("what is trained has hardly any influence on the loss any more."),),
+        helps=(N_("{cause_hint}look at the last previews: if they are broken, lower optimizer.lr "
+                  "and begin under another `name`; if not, look at the loss's weights and masks"),),
+        source="cloneofsimo/lora issue 26; transformers issue 26221",
+    ),
     "SF530": Words(
         N_("the loss is not finite after {step} steps"),
         helps=(N_("lower optimizer.lr, or set train.precision = \"fp32\""),),

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from surefoot.engine import loop, watch
 from surefoot.engine.assemble import open_best, open_checkpoints
 from surefoot.engine.events import read_events
 from surefoot.engine.preview_look import look_at
+from surefoot.engine.session import Session
 from surefoot.engine.stride import Strides
 from surefoot.engine.watch import history_of
+from surefoot.engine.watch_verdict import History, Judged, Outlook
+from surefoot.finding import Finding, Value
 from tests.engine.small_runs import (
     SmallRun,
     prepare,
@@ -92,6 +97,112 @@ def test_without_validation_nothing_is_exported_after_a_stop(
     assert train(small).steps == 0
     assert not small.folder.joinpath("best").exists()
     assert not list(small.folder.glob("*.safetensors"))
+
+
+def harm_from(step: int) -> Callable[[History, Outlook], Judged]:
+    """In place of the real rules: the weights come to harm at a step."""
+
+    def judge(history: History, _outlook: Outlook) -> Judged:
+        if len(history.losses) < step:
+            return Judged("learning")
+        values: dict[str, Value] = {"now": 9.0, "level": 0.1, "cause": ""}
+        return Judged("diverging", Finding("SF525", "error", "optimizer.lr", values))
+
+    return judge
+
+
+def test_the_last_good_checkpoint_outlives_the_harm_where_there_is_no_validation(
+    tmp_path: Path, values: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = prepare(tmp_path, values, validation={"folder": "off"}, save={"every": 2, "keep": 3})
+    monkeypatch.setattr(watch, "judge", harm_from(6))
+    summary = train(small)
+    # Verdicts were good at 3, bad from 6 on; in the end checkpoints are of 8, 10, 12.
+    assert summary.steps == 12
+    best = open_best(small.plan).read_last([])
+    assert best is not None
+    assert best.step == 2
+    assert [event["folder"] for event in events_of(small, "last_good")] == ["step-000002"]
+
+
+def test_a_run_that_is_stopped_in_harm_ends_with_its_last_good_checkpoint(
+    tmp_path: Path, values: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = prepare(
+        tmp_path,
+        values,
+        validation={"folder": "off"},
+        save={"every": 2, "keep": 3},
+        watch={"every": 3, "on_trouble": "stop"},
+    )
+    monkeypatch.setattr(watch, "judge", harm_from(6))
+    summary = train(small)
+    assert (summary.stopped_at, summary.steps) == (6, 2)
+    assert summary.export.is_file()
+    assert events_of(small, "stopped")[0]["best"] == 2
+
+
+def test_the_best_checkpoint_by_validation_stays_through_harm(
+    tmp_path: Path, values: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = prepare(tmp_path, values)
+    monkeypatch.setattr(watch, "judge", harm_from(6))
+    train(small)
+    losses = {event["step"]: event["loss"] for event in events_of(small, "validation")}
+    best = open_best(small.plan).read_last([])
+    assert best is not None
+    assert losses[best.step] == min(losses.values())
+    assert not events_of(small, "last_good")
+
+
+JUDGED = ("verdict", "strides", "validation", "look")
+
+
+def judged_in(small: SmallRun, after: int) -> list[dict[str, Any]]:
+    """What the watch wrote of the steps after one, without the time of day."""
+    events = [event for event in read_events(small.folder) if event["event"] in JUDGED]
+    return [
+        {key: value for key, value in event.items() if key != "time"}
+        for event in cast(list[dict[str, Any]], events)
+        if event["step"] > after
+    ]
+
+
+def test_a_resumed_run_is_judged_as_the_whole_one(
+    tmp_path: Path, values: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = prepare(tmp_path / "whole", values)
+    train(whole)
+    halves = prepare(tmp_path / "halves", values)
+    real = loop.step_optimizer
+
+    def killed(session: Session) -> None:
+        if len(session.watch._history.losses) == 7:
+            raise KeyboardInterrupt
+        real(session)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "step_optimizer", killed)
+        with pytest.raises(KeyboardInterrupt):
+            train(halves)
+    reporter = quiet_reporter()
+    assert train(halves, reporter).resumed_from == 6
+    assert judged_in(halves, 6) == judged_in(whole, 6) != []
+    assert judged_in(halves, 0) == judged_in(whole, 0)
+
+
+def test_a_trouble_that_was_told_is_not_told_anew_but_ends_the_run_where_that_is_asked_later(
+    tmp_path: Path, values: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = prepare(tmp_path, values, train__steps=6)
+    monkeypatch.setattr(watch, "judge", harm_from(3))
+    train(small)
+    reporter = quiet_reporter()
+    train(prepare(tmp_path, values, train__steps=9), reporter)
+    assert "SF525" not in said(reporter)
+    stops = prepare(tmp_path, values, watch={"every": 3, "on_trouble": "stop"})
+    assert train(stops, reporter).stopped_at == 12
+    assert "SF525" in said(reporter)
 
 
 def test_a_resumed_run_knows_the_figures_of_before(tmp_path: Path, values: dict[str, Any]) -> None:

@@ -79,6 +79,34 @@ def test_a_loss_that_is_not_finite_is_diverging() -> None:
     assert code_of(History(losses=broken, validations={0: 0.3})) == "SF523"
 
 
+def norms(*stretches: tuple[int, float]) -> dict[int, float]:
+    spread = random.Random(1)
+    values = [level for count, level in stretches for _ in range(count)]
+    return {step: value * math.exp(spread.gauss(0, 0.4)) for step, value in enumerate(values, 1)}
+
+
+def test_gradients_that_explode_under_a_level_loss_are_diverging() -> None:
+    level = losses(lambda _step: 0.3, 60)
+    assert code_of(History(losses=level, norms=norms((50, 0.2), (10, 8.0)))) == "SF525"
+    assert code_of(History(losses=level, norms=norms((1, 0.2), (9, 40.0)))) == "SF525"
+    assert code_of(History(losses=level, norms=norms((50, 0.2), (10, math.inf)))) == "SF525"
+
+
+def test_gradients_that_jump_now_and_then_are_no_trouble() -> None:
+    level = losses(lambda _step: 0.3, 60)
+    assert code_of(History(losses=level, norms=norms((57, 0.2), (3, 40.0)))) == ""
+    assert code_of(History(losses=level, norms=norms((20, 0.2), (40, 1.5)))) == ""
+    assert code_of(History(losses=level, norms=norms((3, 0.2), (3, math.inf), (54, 0.2)))) == ""
+
+
+def test_gradients_that_fall_to_nothing_are_learning_nothing() -> None:
+    level = losses(lambda _step: 0.3, 60)
+    assert code_of(History(losses=level, norms=norms((40, 0.2), (20, 1e-5)))) == "SF526"
+    assert code_of(History(losses=level, norms=norms((40, 0.2), (20, 0.0)))) == "SF526"
+    assert code_of(History(losses=level, norms=norms((60, 0.0)))) == "SF526"
+    assert code_of(History(losses=level, norms=norms((40, 0.2), (20, 2e-3)))) == ""
+
+
 def test_validation_that_rises_while_training_falls_is_overfitting() -> None:
     history = History(
         losses=losses(falling), validations=validations([0.30, 0.20, 0.215, 0.22], every=50)

@@ -83,7 +83,8 @@ class WatchConfig(Section):
     """Steps between two verdicts; `auto` is a twentieth of the run, at least 5."""
 
     keep_best: bool = True
-    """Keep the checkpoint with the lowest validation loss in `best/`, besides those of `save`."""
+    """Keep the checkpoint with the lowest validation loss in `best/`, besides those of `save`;
+    without one, the last from before the weights came to harm."""
 
 
 class RunConfig(Section):

@@ -12,10 +12,12 @@ from surefoot.config.tuning import FullConfig
 from surefoot.data.batches import step_generator
 from surefoot.data.captions import drop_caption
 from surefoot.data.randomness import torch_generator
+from surefoot.engine.last_good import keep_last_good
 from surefoot.engine.noising import add_drawn_noise, losses_of
 from surefoot.engine.preview import draw_previews
 from surefoot.engine.progress import Reporter
 from surefoot.engine.session import Session
+from surefoot.engine.watch import Stopped
 from surefoot.engine.wiring import Movement, check_wiring
 from surefoot.finding import Finding, Refused
 from surefoot.language import _
@@ -59,7 +61,7 @@ def train(session: Session, reporter: Reporter) -> None:
             seconds = time.monotonic() - started
             session.events.scalars("step", step + 1, loss=loss, gradient_norm=norm, seconds=seconds)
             session.events.scalars("rate", step + 1, **real_rates(session.optimizer))
-            session.watch.stepped(step + 1, loss)
+            session.watch.stepped(step + 1, loss, norm)
             if step + 1 == session.first_step + _MOVED_BY:
                 _check_movement(session, movement, reporter)
             _after(session, step + 1, reporter)
@@ -178,7 +180,11 @@ def _after(session: Session, done: int, reporter: Reporter) -> None:
     if done % plan.save_every == 0 or done == plan.steps:
         path = session.checkpoints.write(session.state(done))
         session.events.write("checkpoint", step=done, folder=path.name)
-    session.watch.judge(done, reporter)
+    trouble = session.watch.judge(done, reporter)
+    if trouble is not None:
+        keep_last_good(session, done)
+        if plan.config.watch.on_trouble == "stop":
+            raise Stopped(trouble, done)
 
 
 def _look(session: Session, done: int, reporter: Reporter) -> None:

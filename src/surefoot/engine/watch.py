@@ -50,17 +50,19 @@ class Watch:
         self._strides = strides
         self._events = events
         self._outlook = outlook_of(plan)
-        self._history = history_of(read_events(plan.run_folder), first_step)
-        self._verdict = ""
+        before = read_events(plan.run_folder)
+        self._history = history_of(before, first_step)
+        self._verdicts = _verdicts_of(before, first_step)
 
     def before_step(self, done: int) -> None:
         """To be called when `done` steps are done, before the next."""
         if self._due(done + 1):
             self._strides.before_step()
 
-    def stepped(self, done: int, loss: float) -> None:
-        """Takes the loss of a step, and how far it went where that is measured."""
+    def stepped(self, done: int, loss: float, norm: float) -> None:
+        """Takes a step's loss and norm of gradients, and how far it went where that is measured."""
         self._history.losses[done] = loss
+        self._history.norms[done] = norm
         if self._due(done):
             strides = self._strides.read()
             self._history.strides[done] = strides
@@ -78,22 +80,32 @@ class Watch:
         self._history.previews[done] = look
         self._events.write("look", step=done, **asdict(look))
 
-    def judge(self, done: int, reporter: Reporter) -> None:
+    def judge(self, done: int, reporter: Reporter) -> Finding | None:
         """Gives the verdict where one is due, and tells of it where it is another than before.
 
-        Raises:
-            Stopped: If there is trouble and the run is to end by it.
+        Returns what it finds wrong, told or not; `None` where no verdict is due.
         """
         seen = done in self._history.validations or done in self._history.previews
         if done == 0 or not (self._due(done) or seen):
-            return
+            return None
         judged = judge(self._history, self._outlook)
         loss = smoothed(self._history, self._outlook.window)
         self._events.write("verdict", step=done, verdict=judged.verdict, loss=loss)
-        if judged.verdict == self._verdict:
-            return
-        self._verdict = judged.verdict
-        self._tell(done, judged, loss, reporter)
+        told = list(self._verdicts.values())[-1:] == [judged.verdict]
+        self._verdicts[done] = judged.verdict
+        if not told or (judged.finding is not None and self._stops):
+            self._tell(done, judged, loss, reporter)
+        return judged.finding
+
+    @property
+    def last_good(self) -> int:
+        """The last step whose verdict was not that the weights come to harm; 0 without one."""
+        good = [step for step, said in self._verdicts.items() if said not in ("diverging", "noise")]
+        return max(good, default=0)
+
+    @property
+    def _stops(self) -> bool:
+        return self._config.on_trouble == "stop"
 
     def _tell(self, done: int, judged: Judged, loss: float, reporter: Reporter) -> None:
         window = min(self._outlook.window, len(self._history.losses))
@@ -106,8 +118,6 @@ class Watch:
             return
         self._events.finding(judged.finding)
         reporter.finding(judged.finding, helps=True)
-        if self._config.on_trouble == "stop":
-            raise Stopped(judged.finding, done)
 
     def _due(self, done: int) -> bool:
         return done > 0 and (done % self._every == 0 or done == self._outlook.steps)
@@ -130,6 +140,16 @@ def _foretold(file: Path) -> list[str]:
     return [str(item["code"]) for item in found]
 
 
+def _verdicts_of(events: Sequence[Mapping[str, object]], first_step: int) -> dict[int, str]:
+    """The verdicts of the steps up to `first_step`, in their order."""
+    found = {
+        int(str(event["step"])): str(event["verdict"])
+        for event in events
+        if event["event"] == "verdict"
+    }
+    return {step: found[step] for step in sorted(found) if step <= first_step}
+
+
 def history_of(events: Sequence[Mapping[str, object]], first_step: int) -> History:
     """The figures of the steps up to `first_step`; what was done again counts once."""
     history = History()
@@ -142,6 +162,7 @@ def history_of(events: Sequence[Mapping[str, object]], first_step: int) -> Histo
         match event["event"]:
             case "step":
                 history.losses[step] = float(event["loss"])
+                history.norms[step] = float(event["gradient_norm"])
             case "validation":
                 history.validations[step] = float(event["loss"])
             case "look":

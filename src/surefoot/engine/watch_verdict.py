@@ -24,6 +24,8 @@ _RISE = 1.3  # of the training loss over its beginning: diverging
 _ABOVE_BASE = 1.5  # of the training loss over the base model's validation loss: diverging
 _FAR_ABOVE_BASE = 8.0  # of each of three training losses in a row: diverging
 _WORSE_THAN_BASE = 1.25  # of the validation loss over the base model's: diverging
+_EXPLODED, _EXPLODED_AT_ONCE = 20.0, 50.0  # of the gradient's norm over its beginning
+_VANISHED = 1e-3  # of its beginning
 _OVER = 1.03  # of two validation losses in a row over the best: overfitting
 _FAR_OVER = 1.10  # of one
 _FALL_LOST = 0.1  # share of the best fall that must be lost besides
@@ -75,12 +77,14 @@ class History:
 
     Attributes:
         losses: The training loss of each step.
+        norms: The norm of all gradients of each step, before clipping.
         validations: The validation loss; at 0 the base model's.
         previews: Likewise.
         strides: By kind of tensor.
     """
 
     losses: dict[int, float] = field(default_factory=dict[int, float])
+    norms: dict[int, float] = field(default_factory=dict[int, float])
     validations: dict[int, float] = field(default_factory=dict[int, float])
     previews: dict[int, Look] = field(default_factory=dict[int, Look])
     strides: dict[int, dict[str, Stride]] = field(default_factory=dict[int, dict[str, Stride]])
@@ -121,7 +125,7 @@ class Judged:
 
 def judge(history: History, outlook: Outlook) -> Judged:
     """The verdict on a run, the worst that holds."""
-    for rule in (_diverging, _noise, _overfitting, _idle, _no_gain):
+    for rule in (_diverging, _exploding, _noise, _overfitting, _vanished, _idle, _no_gain):
         found = rule(history, outlook)
         if found is not None:
             return found
@@ -162,6 +166,46 @@ def _diverging(history: History, outlook: Outlook) -> Judged | None:
         "cause": _cause(outlook, "SF109", "SF110", "SF201", "SF101", "SF102"),
     }
     return Judged("diverging", Finding("SF523", "error", "optimizer.lr", values))
+
+
+def _exploding(history: History, outlook: Outlook) -> Judged | None:
+    """The gradients have grown far beyond those of the beginning, whatever the loss is."""
+    found = _norms(history, outlook.window)
+    if found is None:
+        return None
+    level, now, at_once = found
+    if now <= (_EXPLODED_AT_ONCE if at_once else _EXPLODED) * level or not level:
+        return None
+    cause = _cause(outlook, "SF109", "SF110", "SF201", "SF101", "SF102")
+    values: dict[str, Value] = {"now": now, "level": level, "cause": cause}
+    return Judged("diverging", Finding("SF525", "error", "optimizer.lr", values))
+
+
+def _vanished(history: History, outlook: Outlook) -> Judged | None:
+    """Hardly a gradient arrives any more."""
+    found = _norms(history, outlook.window)
+    if found is None:
+        return None
+    level, now, _ = found
+    if now > _VANISHED * level:
+        return None
+    cause = _cause(outlook, "SF109", "SF110", "SF201", "SF101")
+    values: dict[str, Value] = {"now": now, "level": level, "cause": cause}
+    return Judged("learning nothing", Finding("SF526", "error", "optimizer.lr", values))
+
+
+def _norms(history: History, window: int) -> tuple[float, float, bool] | None:
+    """The gradient's norm at the beginning and now, by medians: single steps may jump.
+
+    Before there are two windows of steps the beginning is the first step alone, which the third
+    value says.
+    """
+    norms = [norm if math.isfinite(norm) else math.inf for norm in history.norms.values()]
+    at_once = len(norms) < 2 * window
+    if len(norms) < 6:
+        return None
+    level = norms[0] if at_once else statistics.median(norms[:window])
+    return level, statistics.median(norms[-5 if at_once else -window :]), at_once
 
 
 def _noise(history: History, outlook: Outlook) -> Judged | None:
