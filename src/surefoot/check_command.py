@@ -167,6 +167,8 @@ def _print_json(judged: Judgement, overrides: list[str] | None) -> None:
 def _print_text(judged: Judgement, run_file: Path, overrides: list[str] | None, code: int) -> None:
     console = stdout if judged.run is not None else stderr
     print_findings(judged.findings, run_file, judged.text, console, overrides)
+    if judged.run is not None:
+        _print_sheet(judged.run.plan)
     console.print(f"{run_file}: {render_count(judged.findings)}")
     if repairs := render_repairs(judged.findings):
         console.print(f"{repairs}: surefoot check {run_file} --fix")
@@ -183,6 +185,10 @@ def _print_plan(planned: Plan) -> None:
     for name, text in described:
         stdout.print(Text(padded(name, width + 2), style="bold").append(text, style="not bold"))
     stdout.print()
+    _print_sheet(planned)
+
+
+def _print_sheet(planned: Plan) -> None:
     for line in sheet_lines(planned.sheet):
         stdout.print(Text(line))
     stdout.print()

@@ -57,14 +57,14 @@ def _mended(run_file: Path, text: str, *, yes: bool) -> str:
             if finding.waived or (finding.code, finding.path) in declined:
                 continue
             following = _with_repairs(finding, mended, run_file, yes=yes)
+            if following != mended and (new := _new_errors(mended, following, run_file)):
+                told = _("the repair of {code} would lead to {codes}; left out")
+                stderr.print(told.format(code=finding.code, codes=", ".join(new)))
+                following = mended
             if following == mended:
                 declined.add((finding.code, finding.path))
             mended = following
         if mended == text:
-            break
-        if new := _new_errors(findings, judge(run_file, text=mended).findings):
-            codes = ", ".join(new)
-            stderr.print(_("these repairs would lead to {codes}; left out").format(codes=codes))
             break
         text = mended
     return text
@@ -93,11 +93,12 @@ def _repaired(text: str, changes: Sequence[Change]) -> str:
         return text
 
 
-def _new_errors(before: Sequence[Finding], after: Sequence[Finding]) -> list[str]:
-    known = {(finding.code, finding.path) for finding in before}
+def _new_errors(before: str, after: str, run_file: Path) -> list[str]:
+    """The codes of errors that the text has only after a repair."""
+    known = {(finding.code, finding.path) for finding in judge(run_file, text=before).findings}
     return [
         finding.code
-        for finding in after
+        for finding in judge(run_file, text=after).findings
         if finding.standing == "error" and (finding.code, finding.path) not in known
     ]
 

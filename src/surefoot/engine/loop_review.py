@@ -94,8 +94,8 @@ class LoopReview:
                 return
         finding = judge(self._history, self._outlook).finding
         if finding is not None and finding.code == "SF523":
-            told = {key: finding.values[key] for key in ("loss", "level")}
-            self._found(Finding("SF548", "error", "", told))
+            values = {"loss": finding.values["loss"], "level": finding.values["level"]}
+            self._found(Finding("SF548", "error", "", values))
 
     def _found(self, finding: Finding) -> None:
         """Each code once."""
