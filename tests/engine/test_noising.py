@@ -19,6 +19,10 @@ ALPHAS = DDIMScheduler(
 ).alphas_cumprod
 
 
+def generators(count: int) -> list[torch.Generator]:
+    return [generator(100 + number) for number in range(count)]
+
+
 def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
@@ -26,9 +30,9 @@ def generator(seed: int = 0) -> torch.Generator:
 def test_input_perturbation_is_seen_and_not_asked_for() -> None:
     latents = torch.randn(5, 4, 8, 8, generator=generator(1))
     process = NoiseSchedule(ALPHAS, "epsilon")
-    plain = add_drawn_noise(ObjectiveConfig(), process, latents, generator())
+    plain = add_drawn_noise(ObjectiveConfig(), process, latents, generators(len(latents)))
     perturbed = add_drawn_noise(
-        ObjectiveConfig(input_perturbation=0.1), process, latents, generator()
+        ObjectiveConfig(input_perturbation=0.1), process, latents, generators(len(latents))
     )
     assert torch.equal(perturbed.target, plain.target)
     assert torch.equal(perturbed.timestep, plain.timestep)
@@ -46,7 +50,7 @@ def test_losses_are_weighted_by_the_noise_level_of_each_picture(
     objective = ObjectiveConfig.model_validate({"loss": loss, **weights})
     latents = torch.randn(6, 4, 8, 8, generator=generator(1))
     process = NoiseSchedule(ALPHAS, prediction)
-    noised = add_drawn_noise(objective, process, latents, generator())
+    noised = add_drawn_noise(objective, process, latents, generators(len(latents)))
     output = torch.randn(latents.shape, generator=generator(2))
     found = losses_of(objective, process, output, noised)
     alpha = ALPHAS.double().numpy()[noised.timestep]
@@ -72,9 +76,25 @@ def test_noise_levels_follow_their_keys() -> None:
     )
     latents = torch.zeros(2000, 1, 1, 1)
     process = NoiseSchedule(ALPHAS, "epsilon")
-    drawn = add_drawn_noise(objective, process, latents, generator()).timestep
+    drawn = add_drawn_noise(objective, process, latents, generators(len(latents))).timestep
     assert drawn.min() >= 500
     assert drawn.max() < 900
     # The median of the draws is the sigmoid of the mean.
     expected = 500 + 400 / (1 + np.exp(-1))
     assert float(drawn.double().median()) == pytest.approx(expected, abs=10)
+
+
+def test_what_a_picture_is_given_does_not_depend_on_the_others() -> None:
+    objective = ObjectiveConfig(
+        pyramid_noise=0.5, noise_offset=0.1, input_perturbation=0.1, timesteps="logit_normal"
+    )
+    latents = torch.randn(4, 4, 8, 8, generator=generator(1))
+    process = NoiseSchedule(ALPHAS, "v_prediction")
+    together = add_drawn_noise(objective, process, latents, generators(4))
+    halves = [
+        add_drawn_noise(objective, process, latents[part], generators(4)[part])
+        for part in (slice(0, 2), slice(2, 4))
+    ]
+    for name in ("noisy", "timestep", "target"):
+        apart = torch.cat([getattr(half, name) for half in halves])
+        assert torch.equal(getattr(together, name), apart)

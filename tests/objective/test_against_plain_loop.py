@@ -71,12 +71,17 @@ def plain_loss(
     pipeline: StableDiffusionPipeline, session: Session, part: int, parts: int, dropout: float
 ) -> Tensor:
     """What the loss of one micro-batch at the first step should be."""
-    draws = torch_generator(SEED, "step", 0, part)
-    choices = step_generator(SEED, "choices", 0, part)
     positions = session.batches.at(0, part, parts)
-    choices.random(len(positions))  # mirroring, which is off
+    places = range(part * len(positions), (part + 1) * len(positions))
+    draws = [torch_generator(SEED, "step", 0, place) for place in places]
+    choices = [step_generator(SEED, "choices", 0, place) for place in places]
+    for choice in choices:
+        choice.random()  # mirroring, which is off
     examples = [session.pictures.examples[index] for index in session.order[positions]]
-    captions = ["" if choices.random() < dropout else example.caption for example in examples]
+    captions = [
+        "" if choice.random() < dropout else example.caption
+        for example, choice in zip(examples, choices, strict=True)
+    ]
     tokens = pipeline.tokenizer(
         captions, padding="max_length", max_length=77, truncation=True, return_tensors="pt"
     )
@@ -84,10 +89,10 @@ def plain_loss(
     pixels = torch.cat([pipeline.image_processor.preprocess(_open(x.path)) for x in examples])
     with torch.no_grad():
         posterior = pipeline.vae.encode(pixels).latent_dist
-        jitter = torch.randn(posterior.mean.shape, generator=draws)
+        jitter = torch.stack([torch.randn(4, 8, 8, generator=draw) for draw in draws])
         latents = (posterior.mean + posterior.std * jitter) * pipeline.vae.config["scaling_factor"]
-    noise = torch.randn(latents.shape, generator=draws)
-    timestep = torch.randint(0, 1000, (len(examples),), generator=draws)
+    noise = torch.stack([torch.randn(4, 8, 8, generator=draw) for draw in draws])
+    timestep = torch.cat([torch.randint(0, 1000, (1,), generator=draw) for draw in draws])
     scheduler = DDIMScheduler.from_config(pipeline.scheduler.config)
     noisy = scheduler.add_noise(latents, noise, timestep)
     output = pipeline.unet(noisy, timestep, encoder_hidden_states=states).sample
@@ -133,9 +138,9 @@ def test_loss_and_gradients_are_those_of_a_plain_loop(
 
 def test_half_of_the_captions_of_that_seed_are_dropped(values: dict[str, Any]) -> None:
     # Else the comparison above would not show what dropout does.
-    choices = step_generator(SEED, "choices", 0, 0)
-    choices.random(3)
-    assert 0 < sum(choices.random() < 0.5 for _ in range(3)) < 3
+    choices = [step_generator(SEED, "choices", 0, place) for place in range(3)]
+    dropped = [choice.random(2)[1] < 0.5 for choice in choices]
+    assert 0 < sum(dropped) < 3
     assert values["seed"] == SEED
 
 
@@ -177,10 +182,10 @@ def test_min_snr_weights_each_picture_by_its_own_noise_level(
         patch.setattr(F, "mse_loss", each)
         plain_loss(pipeline, session, 0, 1, 0.0)
         loss, _ = gradients_of_one_step(session)
-    draws = torch_generator(SEED, "step", 0, 0)
-    for _ in ("latents", "noise"):
-        torch.randn(3, 4, 8, 8, generator=draws)
-    timestep = torch.randint(0, 1000, (3,), generator=draws)
+    draws = [torch_generator(SEED, "step", 0, place) for place in range(3)]
+    for draw in draws:
+        torch.randn(2, 4, 8, 8, generator=draw)  # latents and noise
+    timestep = torch.cat([torch.randint(0, 1000, (1,), generator=draw) for draw in draws])
     alpha = pipeline.scheduler.alphas_cumprod.double()[timestep]
     snr = alpha / (1 - alpha)
     weights = snr.clamp(max=0.1) / snr

@@ -51,13 +51,17 @@ class EncodedPictures:
             on_done()
 
     def draw(
-        self, indices: Sequence[int], flips: Sequence[bool], generator: torch.Generator
+        self,
+        indices: Sequence[int],
+        flips: Sequence[bool],
+        generators: Sequence[torch.Generator],
     ) -> Tensor:
-        """One sample of the latents `(B, C, h, w)` for each index."""
-        pairs = [self.moments(index, flip) for index, flip in zip(indices, flips, strict=True)]
-        mean = torch.stack([pair[0] for pair in pairs])
-        std = torch.stack([pair[1] for pair in pairs])
-        return mean + std * torch.randn(mean.shape, generator=generator)
+        """One sample of the latents `(B, C, h, w)` for each index, by a generator of its own."""
+        samples: list[Tensor] = []
+        for index, flip, generator in zip(indices, flips, generators, strict=True):
+            mean, std = self.moments(index, flip)
+            samples.append(mean + std * torch.randn(mean.shape, generator=generator))
+        return torch.stack(samples)
 
     def means(self, indices: Sequence[int]) -> Tensor:
         """The latents' means `(B, C, h, w)`, which are the same whenever they are asked for."""

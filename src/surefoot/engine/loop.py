@@ -87,16 +87,18 @@ def forward_and_backward(session: Session, step: int) -> float:
 def _loss(session: Session, step: int, part: int) -> Tensor:
     config, device = session.plan.config, session.device
     process = session.family.noise_schedule
-    # The randomness of a step is a pure function of (seed, step, part): a resumed run draws the
-    # same numbers.
-    draws = torch_generator(config.seed, "step", step, part)
-    choices = step_generator(config.seed, "choices", step, part)
     positions = session.batches.at(step, part, config.train.gradient_accumulation)
     indices = session.order[positions].tolist()
-    flips = (choices.random(len(indices)) < (0.5 if config.data.flip else 0.0)).tolist()
+    # The randomness of a picture is a pure function of the seed and of its place in the step: a
+    # resumed run draws the same numbers, and so does one that cuts its steps into other parts.
+    first = part * config.train.batch_size
+    places = range(first, first + len(indices))
+    draws = [torch_generator(config.seed, "step", step, place) for place in places]
+    choices = [step_generator(config.seed, "choices", step, place) for place in places]
+    flips = [bool(choice.random() < (0.5 if config.data.flip else 0.0)) for choice in choices]
     captions = [
-        drop_caption(session.pictures.examples[index].caption, config.data.caption_dropout, choices)
-        for index in indices
+        drop_caption(session.pictures.examples[index].caption, config.data.caption_dropout, choice)
+        for index, choice in zip(indices, choices, strict=True)
     ]
     latents = session.pictures.draw(indices, flips, draws)
     noised = add_drawn_noise(config.objective, process, latents, draws)

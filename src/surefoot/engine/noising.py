@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -37,20 +38,25 @@ def add_drawn_noise(
     objective: ObjectiveConfig,
     process: ForwardProcess,
     latents: Tensor,
-    generator: torch.Generator,
+    generators: Sequence[torch.Generator],
 ) -> Noised:
-    """Draws noise and timesteps for latents `(B, C, ...)`, by numbers of the generator alone."""
-    noise = draw_noise(
-        latents.shape,
-        generator,
-        offset=objective.noise_offset,
-        pyramid=0.0 if objective.pyramid_noise == "off" else objective.pyramid_noise,
-    )
-    timestep = process.draw_timesteps(len(latents), timesteps_of(objective), generator)
+    """Draws noise and timesteps for latents `(B, C, ...)`, each by a generator of its own.
+
+    So what a picture is given does not depend on which others are in the batch.
+    """
+    pyramid = 0.0 if objective.pyramid_noise == "off" else objective.pyramid_noise
+    one, timesteps = latents[:1].shape, timesteps_of(objective)
+    noises: list[Tensor] = []
+    drawn: list[Tensor] = []
+    for generator in generators:
+        offset = objective.noise_offset
+        noises.append(draw_noise(one, generator, offset=offset, pyramid=pyramid))
+        drawn.append(process.draw_timesteps(1, timesteps, generator))
+    noise, timestep = torch.cat(noises), torch.cat(drawn)
     shown = noise
     if objective.input_perturbation:
         # Ning et al. 2023, arXiv 2301.11706: only the input has it.
-        further = torch.randn(latents.shape, generator=generator)
+        further = torch.cat([torch.randn(one, generator=each) for each in generators])
         shown = noise + objective.input_perturbation * further
     return Noised(
         noisy=process.add_noise(latents, shown, timestep),
