@@ -295,7 +295,7 @@ def test_pictures_are_mirrored_where_asked_and_each_epoch_sees_all(
     with session_of(small) as session, pytest.MonkeyPatch.context() as patch:
         original = session.pictures.draw
 
-        def draw(indices: list[int], flips: list[bool], draws: torch.Generator) -> Tensor:
+        def draw(indices: list[int], flips: list[bool], draws: list[torch.Generator]) -> Tensor:
             seen.append((indices, flips))
             return original(indices, flips, draws)
 
