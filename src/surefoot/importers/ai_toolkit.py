@@ -11,6 +11,7 @@ from surefoot.importers.account import Account
 from surefoot.importers.document import Document
 from surefoot.importers.optimizer_options import options_below, set_options
 from surefoot.importers.optimizers import Counterpart, library_class, set_optimizer
+from surefoot.importers.part_rates import first_rate, set_part_rate
 from surefoot.importers.reasons import (
     ALPHA_IS_RANK,
     DECOUPLED,
@@ -61,6 +62,8 @@ SPELLINGS: dict[str, Spelling] = {
     "optimizer.rounding": Spelling(f"{_PROCESS}train.optimizer_params.stochastic_rounding", "true"),
     "train.clip_grad_norm": Spelling(f"{_PROCESS}train.max_grad_norm"),
     "train.ema": Spelling(f"{_PROCESS}train.ema_config.ema_decay", off="use_ema: false"),
+    "tuning.dropout": Spelling(f"{_PROCESS}network.dropout"),
+    "optimizer.part_lr": Spelling(f"{_PROCESS}train.text_encoder_lr"),
     "tuning.alpha": Spelling(f"{_PROCESS}network.linear_alpha"),
     "tuning.rank": Spelling(f"{_PROCESS}network.linear"),
     "tuning.weights": Spelling(f"{_PROCESS}train.dtype", "fp32"),
@@ -165,6 +168,10 @@ def _network(account: Account, family: str) -> None:
         account.set("tuning.alpha", float(rank), alpha_key, ALPHA_IS_RANK)
         if account.has(alpha_key) and alpha != rank:
             account.find("SF715", "warning", alpha_key, given=f"{alpha:g}")
+    account.set("tuning.dropout", account.number("network.dropout", 0.0), "network.dropout")
+    if kind == "lokr":
+        factor = account.whole("network.lokr_factor", -1)
+        account.set("tuning.factor", factor if factor > 1 else "auto", "network.lokr_factor")
     whole = account.whole("network.conv", 0) > 0
     account.set("tuning.targets", "all" if whole else "attention+feed_forward",
                 "network.conv", NAMED_TARGETS)  # fmt: skip
@@ -201,6 +208,12 @@ def _optimizer(account: Account, *, full: bool) -> None:
         account.set("optimizer.lr", 1.0, "train.lr", TOO_SMALL_A_FACTOR)
     else:
         account.set("optimizer.lr", rate, "train.lr")
+    if full:
+        for part in ("unet", "text_encoder"):
+            key = f"train.{part}_lr"
+            own = first_rate(account.get(key))
+            if own is not None:
+                set_part_rate(account, part, own, key)
     options = options_below(account, "train.optimizer_params.")
     rounding = options.pop("stochastic_rounding", None)
     set_options(account, kind, options)

@@ -9,7 +9,8 @@ from __future__ import annotations
 from surefoot.importers.account import Account
 from surefoot.importers.document import Document
 from surefoot.importers.optimizers import Counterpart, set_field, set_optimizer
-from surefoot.importers.reasons import NAMED_TARGETS, NO_FP16, NO_SCHEDULE, ONE_RATE
+from surefoot.importers.part_rates import first_rate, set_part_rate
+from surefoot.importers.reasons import NAMED_TARGETS, NO_FP16, NO_SCHEDULE
 from surefoot.importers.record import Spelling, TheirRun
 from surefoot.importers.settle import settled
 from surefoot.importers.training_data import run_name, set_folders, set_steps, whole_side
@@ -98,6 +99,7 @@ def _tuning(account: Account, *, lora: bool) -> None:
     rank = account.whole("rank", 4)
     account.set("tuning.rank", rank, "rank")
     account.set("tuning.alpha", account.number("lora_alpha", float(rank)), "lora_alpha")
+    account.set("tuning.dropout", account.number("lora_dropout", 0.0), "lora_dropout")
     account.set("tuning.targets", "attention", "", NAMED_TARGETS)
 
 
@@ -115,8 +117,9 @@ def _optimizer(account: Account, *, lora: bool) -> None:
     account.use("optimizer", "optimizer.kind")
     rate = account.number("learning_rate", 1e-4 if lora else 5e-6)
     account.set("optimizer.lr", rate, "learning_rate")
-    if account.get("text_encoder_lr") is not None:
-        account.drop("text_encoder_lr", ONE_RATE)
+    own = first_rate(account.get("text_encoder_lr"))
+    if own is not None:
+        set_part_rate(account, "text_encoder", own, "text_encoder_lr")
     for field, key in _ADAM.items():
         if account.get(key) is not None and kind != "adafactor":
             set_field(account, kind, field, account.number(key, 0.0), key)

@@ -97,6 +97,10 @@ def _tuning(account: Account) -> None:
     rank = account.whole("adapter.rank", 32)
     account.set("tuning.rank", rank, "adapter.rank")
     account.set("tuning.alpha", float(rank))
+    account.set("tuning.dropout", account.number("adapter.dropout", 0.0), "adapter.dropout")
+    if kind == "lokr":
+        factor = account.whole("adapter.decompose_factor", -1)
+        account.set("tuning.factor", factor if factor > 1 else "auto", "adapter.decompose_factor")
     account.set("tuning.targets", "linear", "", NAMED_TARGETS)
     if account.has("adapter.alpha"):
         account.drop("adapter.alpha", ALPHA_IS_RANK)

@@ -101,6 +101,9 @@ def their_key(run: TheirRun, path: str) -> str:
     for place in places:
         if place in run.settings and run.settings[place].key:
             return run.settings[place].key
+    below = next((place for place in run.settings if place.startswith(f"{path}.")), "")
+    if below and run.settings[below].key:
+        return run.settings[below].key
     return next((run.spellings[place].key for place in places if place in run.spellings), "")
 
 

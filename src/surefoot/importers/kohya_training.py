@@ -9,7 +9,13 @@ import re
 from pathlib import Path, PurePath
 
 from surefoot.importers.account import Account
-from surefoot.importers.reasons import NAMED_TARGETS, NO_ADAPTER, NO_FP16, ONE_RATE, OTHER_FILE
+from surefoot.importers.part_rates import (
+    FIRST_ENCODERS,
+    OWN_RATES,
+    first_rate,
+    set_part_rate,
+)
+from surefoot.importers.reasons import NAMED_TARGETS, NO_ADAPTER, NO_FP16, OTHER_FILE
 from surefoot.importers.record import TRAINER_NAMES
 from surefoot.importers.training_data import run_name, set_folders, set_steps, whole_side
 from surefoot.language import N_
@@ -19,6 +25,7 @@ _LYCORIS_ONLY = ("dora_wd", "algo", "wd_on_output", "factor", "preset", "use_tuc
 _REPEATED = re.compile(r"(\d{1,5})_.+")
 
 PART_OF_NETWORK = N_("options of the network; those that surefoot has are in its section")
+NO_DROPOUT_WITH_LENGTHS = N_("LyCORIS ignores it together with dora_wd")
 ZERO_IS_RANK = N_("0 stands for the rank")
 REPEATS_IN_NAMES = N_("its folders 10_name are repeated as often as their names say")
 
@@ -51,6 +58,7 @@ def set_network(account: Account) -> None:
         "tuning.alpha", alpha or float(rank), "network_alpha", "" if alpha else ZERO_IS_RANK
     )
     whole = "conv_dim" in options or kind in ("loha", "lokr")
+    _set_network_options(account, kind, options)
     account.set("tuning.targets", "all" if whole else "attention+feed_forward", "", NAMED_TARGETS)
     parts = ["unet"] if not account.flag("network_train_text_encoder_only") else []
     if not account.flag("network_train_unet_only"):
@@ -61,14 +69,47 @@ def set_network(account: Account) -> None:
 
 
 def network_rate(account: Account) -> tuple[float, str]:
-    """The learning rate of the denoiser's adapter, and its key; others are said to be dropped."""
+    """The learning rate of the denoiser's adapter, and its key."""
     main = account.number("learning_rate", 2e-6)
     key = "unet_lr" if account.get("unet_lr") is not None else "learning_rate"
     rate = account.number(key, main)
-    for other in ("text_encoder_lr", "learning_rate"):
-        if other != key and account.get(other) is not None:
-            account.drop(other, ONE_RATE, matters=other == "text_encoder_lr")
     return rate, key
+
+
+def set_encoder_rate(account: Account) -> None:
+    """The rate of the text encoder; it comes after the optimizer."""
+    given = account.get("text_encoder_lr")
+    key = "text_encoder_lr" if given is not None else "learning_rate"
+    rate = first_rate(given if given is not None else account.number("learning_rate", 2e-6))
+    if rate is None:
+        account.wrong(key, N_("a number"))
+        return
+    several = isinstance(given, tuple) and len(set(given)) > 1
+    set_part_rate(account, "text_encoder", rate, key, FIRST_ENCODERS if several else "")
+    if key != "learning_rate" and account.get("unet_lr") is not None:
+        account.drop("learning_rate", OWN_RATES, matters=False)
+
+
+def _set_network_options(account: Account, kind: str, options: dict[str, str]) -> None:
+    """Dropout, largest norm, and what LyCORIS is told in network_args."""
+    for key, path in (("network_dropout", "dropout"), ("scale_weight_norms", "max_norm")):
+        value = account.number(key, 0.0)
+        if value <= 0 or not kind:
+            continue
+        if key == "network_dropout" and kind == "dora":
+            account.drop(key, NO_DROPOUT_WITH_LENGTHS, matters=False)
+        else:
+            account.set(f"tuning.{path}", value, key)
+    if kind == "dora" and options.get("wd_on_output", "True").lower() == "false":
+        account.set("tuning.norm_axis", "input", "network_args")
+    if kind == "lokr":
+        factor = options.get("factor", "-1")
+        account.set("tuning.factor", int(factor) if factor.isdecimal() and int(factor) > 1
+                    else "auto", "network_args")  # fmt: skip
+        if options.get("decompose_both", "").lower() == "true":
+            account.set("tuning.decompose_both", True, "network_args")
+    if kind and options.get("rs_lora", "").lower() == "true":
+        account.set("tuning.rslora", True, "network_args")
 
 
 def set_training(account: Account) -> None:

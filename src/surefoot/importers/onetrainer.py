@@ -16,12 +16,12 @@ from surefoot.importers.onetrainer_optimizer import (
     set_onetrainer_optimizer,
 )
 from surefoot.importers.onetrainer_versions import NEWEST, is_preset, newest
+from surefoot.importers.part_rates import FIRST_ENCODERS, set_part_rate
 from surefoot.importers.reasons import (
     CUSTOM_SCHEDULE,
     FROM_THE_OPTIMIZER,
     NO_ADAPTER,
     NO_FP16,
-    ONE_RATE,
 )
 from surefoot.importers.record import Spelling, TheirRun
 from surefoot.importers.settle import settled
@@ -69,9 +69,7 @@ LIKELY_TARGETS = N_(
 NO_TARGETS = N_(
     "OneTrainer takes layers by parts of their names; write patterns for tuning.targets"
 )
-OTHER_AXIS = N_(
-    "OneTrainer trains the lengths of input columns here, surefoot those of output rows"
-)
+NO_LENGTHS = N_("surefoot's LoKr trains no lengths beside it")
 SCALED_RATE = N_("multiplied by the square root of what learning_rate_scaler names")
 SMOOTH_RESTARTS = N_("OneTrainer's falls and rises along a whole cosine, surefoot's jumps back")
 FORCED_CONSTANT = N_("OneTrainer makes it constant for a schedule-free optimizer")
@@ -93,6 +91,9 @@ SPELLINGS: dict[str, Spelling] = {
     "train.ema": Spelling("ema_decay", off='"OFF"'),
     "train.precision": Spelling("train_dtype", '"BFLOAT_16"'),
     "tuning.alpha": Spelling("lora_alpha"),
+    "tuning.dropout": Spelling("dropout_probability"),
+    "tuning.norm_axis": Spelling("lora_decompose_output_axis", "true"),
+    "optimizer.part_lr": Spelling("text_encoder.learning_rate"),
     "tuning.weights": Spelling("unet.weight_dtype", '"FLOAT_32"'),
     "schedule.kind": Spelling("learning_rate_scheduler"),
     "schedule.warmup_steps": Spelling("learning_rate_warmup_steps"),
@@ -201,13 +202,17 @@ def _adapter(account: Account) -> None:
             name = "dora" if decomposed else "lora"
             account.set("tuning.kind", name, "training_method")
             account.use("peft_type", "tuning.kind")
-            by_inputs = decomposed and not account.flag("lora_decompose_output_axis")
-            account.use("lora_decompose", "tuning.kind", OTHER_AXIS if by_inputs else "")
-            account.use("lora_decompose_output_axis", "tuning.kind")
+            account.use("lora_decompose", "tuning.kind")
+            key = "lora_decompose_output_axis"
+            if decomposed:
+                by_output = account.flag(key)
+                account.set("tuning.norm_axis", "output" if by_output else "input", key)
         case "LOHA" | "LOKR":
             account.set("tuning.kind", kind.lower(), "training_method")
             account.use("peft_type", "tuning.kind")
-            rank = account.whole("lokr_dim", 16) if kind == "LOKR" else rank
+            if kind == "LOKR":
+                rank = account.whole("lokr_dim", 16)
+                _kronecker(account)
         case _:
             account.judged.discard("tuning")
             account.set("tuning.kind", "lora", "training_method")
@@ -215,11 +220,23 @@ def _adapter(account: Account) -> None:
             account.find("SF722", "note", "peft_type", given=kind)
     account.set("tuning.rank", rank, "lokr_dim" if kind == "LOKR" else "lora_rank")
     account.set("tuning.alpha", alpha, "lora_alpha")
+    key = "dropout_probability"
+    account.set("tuning.dropout", account.number(key, 0.0), key)
     preset = account.text("layer_filter_preset", "full")
     if preset in _TARGETS:
         account.set("tuning.targets", _TARGETS[preset], "layer_filter_preset", LIKELY_TARGETS)
     else:
         account.set("tuning.targets", "all", "layer_filter", NO_TARGETS)
+
+
+def _kronecker(account: Account) -> None:
+    """LoKr's own keys: -1 stands for the largest factor."""
+    factor = account.whole("lokr_decompose_factor", -1)
+    account.set("tuning.factor", factor if factor > 1 else "auto", "lokr_decompose_factor")
+    key = "lokr_decompose_both"
+    account.set("tuning.decompose_both", account.flag(key), key)
+    if account.flag("lokr_weight_decompose"):
+        account.drop("lokr_weight_decompose", NO_LENGTHS)
 
 
 def _weights(account: Account, parts: list[str]) -> None:
@@ -232,21 +249,29 @@ def _weights(account: Account, parts: list[str]) -> None:
 
 def _optimizer(account: Account, keys: OptimizerKeys, parts: list[str]) -> None:
     kind = set_onetrainer_optimizer(account, keys)
-    rate_key = next(
-        (f"{part}.learning_rate" for part in parts if account.get(f"{part}.learning_rate")),
-        "learning_rate",
-    )
-    rate = account.number(rate_key, account.number("learning_rate", 3e-6))
+    denoisers = [part for part in parts if not part.startswith("text")]
+    main = next(iter((*denoisers, *parts)), "")
+    rate_key = _rate_key(account, main)
+    rate = account.number(rate_key, 3e-6)
     factor = _rate_factor(account)
     relative = kind == "adafactor" and account.settings["optimizer.relative_step"].value
     if not (relative and not account.has(rate_key)):
         account.set("optimizer.lr", rate * factor, rate_key, SCALED_RATE if factor != 1 else "")
-    for key in (*(f"{part}.learning_rate" for part in parts), "learning_rate"):
-        same = account.number(key, rate) == rate
-        if key != rate_key and account.get(key) is not None and not same:
-            account.drop(key, ONE_RATE, matters=key != "learning_rate")
+    encoders = [part for part in parts if part.startswith("text") and part != main]
+    for part in encoders[:1]:
+        key = _rate_key(account, part)
+        reason = SCALED_RATE if factor != 1 else ""
+        set_part_rate(account, "text_encoder", account.number(key, 3e-6) * factor, key, reason)
+    for key in (f"{part}.learning_rate" for part in encoders[1:]):
+        account.drop(key, FIRST_ENCODERS, matters=account.get(key) is not None)
     if relative and account.text("learning_rate_scheduler", "CONSTANT") != "ADAFACTOR":
         account.find("SF707", "note", rate_key, lr=rate)
+
+
+def _rate_key(account: Account, part: str) -> str:
+    """Where a part's rate stands: at the part, or the one of all."""
+    own = f"{part}.learning_rate"
+    return own if part and account.get(own) is not None else "learning_rate"
 
 
 def _rate_factor(account: Account) -> float:

@@ -2,7 +2,6 @@
 
 from surefoot.language import N_
 
-ONE_RATE = N_("surefoot has one learning rate for all parts")
 NO_FP16 = N_("surefoot computes in bf16 where others take fp16")
 NO_ADAPTER = N_("surefoot has no such adapter; LoRA stands in its place")
 CUSTOM_SCHEDULE = N_("surefoot runs no code from a config; constant stands in its place")

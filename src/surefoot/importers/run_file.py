@@ -89,7 +89,7 @@ def _table(settings: Mapping[str, Setting]) -> Table:
                             else setting.value)  # fmt: skip
         if setting.reason:
             item.comment(_plain(reason_words(setting.reason, setting.values)))
-        table.add(name, item)
+        table.add(tomlkit.key(name.split(".")), item)
     return table
 
 

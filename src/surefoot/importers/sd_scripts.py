@@ -17,7 +17,13 @@ from surefoot.importers.kohya_optimizer import (
     WORDS,
     set_kohya_optimizer,
 )
-from surefoot.importers.kohya_training import network_rate, set_data, set_network, set_training
+from surefoot.importers.kohya_training import (
+    network_rate,
+    set_data,
+    set_encoder_rate,
+    set_network,
+    set_training,
+)
 from surefoot.importers.kohya_window import arguments_of_window, is_of_window
 from surefoot.importers.reasons import FROM_THE_NAME, NO_FP16
 from surefoot.importers.record import TheirRun
@@ -48,6 +54,8 @@ def read_sd_scripts(document: Document) -> tuple[TheirRun, ...]:
         _full(account)
         rate, key = account.number("learning_rate", 2e-6), "learning_rate"
     set_kohya_optimizer(account, rate, key)
+    if network:
+        set_encoder_rate(account)
     _fused(account, network=network)
     set_data(account)
     settled(account)

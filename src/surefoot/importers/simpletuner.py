@@ -68,6 +68,7 @@ SPELLINGS: dict[str, Spelling] = {
     "train.ema": Spelling("ema_decay", off="use_ema: false"),
     "train.precision": Spelling("mixed_precision", '"bf16"'),
     "tuning.alpha": Spelling("lora_alpha"),
+    "tuning.dropout": Spelling("lora_dropout"),
     "tuning.rank": Spelling("lora_rank"),
     "schedule.kind": Spelling("lr_scheduler"),
     "schedule.warmup_steps": Spelling("lr_warmup_steps"),
@@ -159,6 +160,7 @@ def _tuning(account: Account) -> None:
     rank = account.whole("lora_rank", 16)
     account.set("tuning.rank", rank, "lora_rank")
     account.set("tuning.alpha", account.number("lora_alpha", float(rank)), "lora_alpha")
+    account.set("tuning.dropout", account.number("lora_dropout", 0.1), "lora_dropout")
     account.set("tuning.targets", "attention", "", NAMED_TARGETS)
 
 
