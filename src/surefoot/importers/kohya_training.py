@@ -103,9 +103,8 @@ def _set_network_options(account: Account, kind: str, options: dict[str, str]) -
     if kind == "dora" and options.get("wd_on_output", "True").lower() == "false":
         account.set("tuning.norm_axis", "input", "network_args")
     if kind == "lokr":
-        factor = options.get("factor", "-1")
-        account.set("tuning.factor", int(factor) if factor.isdecimal() and int(factor) > 1
-                    else "auto", "network_args")  # fmt: skip
+        given = re.fullmatch(r"[2-9]|[1-9][0-9]{1,5}", options.get("factor", "-1"))
+        account.set("tuning.factor", int(given[0]) if given else "auto", "network_args")
         if options.get("decompose_both", "").lower() == "true":
             account.set("tuning.decompose_both", True, "network_args")
     if kind and options.get("rs_lora", "").lower() == "true":
