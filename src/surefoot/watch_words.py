@@ -98,6 +98,17 @@ WATCH_WORDS: dict[str, Words] = {
                   "detach, or gradient checkpointing whose inputs need no gradient"),),
         source="transformers, `enable_input_require_grads`",
     ),
+    "SF533": Words(
+        N_("a step changes {percent:.0f} % of the numbers of `{kind}`, stored in {dtype}; those of "
+           "the others are rounded away"),
+        helps=(N_("take adafactor with rounding = \"stochastic\", or set tuning.weights = "
+                  "\"fp32\""),),
+        source="Zamirai et al. 2020, Revisiting BFloat16 Training, arXiv 2010.06192",
+    ),
+    "SF534": Words(
+        N_("there is no learning rate to look for: {reason}"),
+        helps=(N_("leave --find-lr out; the probe without it tells how far each tensor moves"),),
+    ),
     "SF541": Words(
         N_("{count} trained tensors are not in the optimizer, {example} among them"),
         helps=(N_("build the optimizer after the adapters are attached and the weights loaded, and "
@@ -152,3 +163,8 @@ WATCH_WORDS: dict[str, Words] = {
         helps=(N_("lower the learning rate, or compute in fp32 or bf16 instead of fp16"),),
     ),
 }  # fmt: skip
+
+SETS_ITSELF = N_("with relative_step = true Adafactor sets it itself")
+FINDS_ITSELF = N_("this optimizer finds it itself, and its lr is a factor that stays at 1")
+OF_PARTS = N_("the parts have learning rates of their own, which part_lr gives")
+"""Why a run has no learning rate that could be looked for."""

@@ -33,7 +33,52 @@ def test_steps_are_of_the_size_that_the_sheet_predicts_and_the_run_folder_is_not
         assert item.predicted / 3 < item.measured < 3 * item.predicted
     assert found.findings == ()
     assert found.run_seconds == pytest.approx(found.seconds_per_step * small.plan.steps)
+    assert found.pictures_per_second == pytest.approx(2 / found.seconds_per_step)
+    assert (found.tensors > 0, found.without_gradient) == (True, ())
+    for item in found.kinds:
+        assert item.dtype == "fp32"
+        assert item.changed > 0.9
     assert not small.folder.exists()
+
+
+def test_a_tensor_that_no_gradient_reaches_is_named(
+    tmp_path: Path, values: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = ""
+    whole = probing.assemble
+
+    def cut(*arguments: Any) -> Any:
+        nonlocal name
+        session = whole(*arguments)
+        item = next(item for item in session.tuned.trainables if item.kind == "lora_down")
+        layer = next(layer for layer in session.tuned.layers if item.name.startswith(layer.path))
+        layer.enabled = False
+        name = item.name
+        return session
+
+    monkeypatch.setattr(probing, "assemble", cut)
+    small = prepare(tmp_path, values)
+    found = probe(small.plan, small.found, 3)
+    assert len(found.without_gradient) == 2
+    assert name in found.without_gradient
+    assert [item.code for item in found.findings] == ["SF532"]
+
+
+@pytest.mark.parametrize(("rounding", "codes"), [("nearest", {"SF533"}), ("stochastic", set())])
+def test_numbers_in_bf16_that_a_step_does_not_change_are_counted(
+    rounding: str, codes: set[str], tmp_path: Path, values: dict[str, Any]
+) -> None:
+    optimizer = {"kind": "adafactor", "lr": 1e-4, "rounding": rounding}
+    small = prepare(
+        tmp_path, values, tuning={"kind": "full", "weights": "bf16"}, optimizer=optimizer,
+        train__precision="bf16",
+    )  # fmt: skip
+    found = probe(small.plan, small.found, 3)
+    weight = next(item for item in found.kinds if item.kind == "weight")
+    assert weight.dtype == "bf16"
+    assert weight.changed < 0.2  # steps of 1e-4 of a weight that is held to 4e-3 of itself
+    about_rounding = {item.code for item in found.findings if item.code == "SF533"}
+    assert about_rounding == codes
 
 
 def test_tensors_that_do_not_move_are_found(

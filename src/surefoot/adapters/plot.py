@@ -16,7 +16,7 @@ _BAR, _GAP, _TOP = 12, 4, 64  # pixels
 _CHARACTER = 6.7  # pixels of one at 11 pixels of a monospaced font
 _WIDTH = 560  # pixels of the longest bar
 _VALUE = 70  # pixels for the number behind a bar
-_STYLE = """
+STYLE = """
 .ground { fill: #ffffff; }
 text { font: 11px ui-monospace, Menlo, Consolas, monospace; fill: #24292f; }
 .title { font-size: 14px; font-weight: bold; }
@@ -61,7 +61,7 @@ def bar_plot(title: str, layers: Sequence[LayerFigures]) -> str:
     lines = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
         f'width="{width}" height="{height}">',
-        f"<style>{_STYLE}</style>",
+        f"<style>{STYLE}</style>",
         # Not every program that shows such files heeds a background set by style.
         '<rect class="ground" width="100%" height="100%"/>',
         f'<text class="title" x="8" y="20">{escape(title)}</text>',

@@ -84,6 +84,13 @@ def forward_and_backward(session: Session, step: int) -> float:
     return float(total)
 
 
+@torch.no_grad()
+def loss_at(session: Session, step: int) -> float:
+    """The loss on what a step is shown, with its noise and timesteps; nothing is trained."""
+    parts = session.plan.config.train.gradient_accumulation
+    return sum(float(_loss(session, step, part)) for part in range(parts)) / parts
+
+
 def _loss(session: Session, step: int, part: int) -> Tensor:
     config, device = session.plan.config, session.device
     process = session.family.noise_schedule

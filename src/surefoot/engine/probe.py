@@ -6,17 +6,19 @@ import math
 import statistics
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
+from torch.optim import Optimizer
 
 from surefoot.engine.assemble import assemble
 from surefoot.engine.events import Events
 from surefoot.engine.loop import forward_and_backward, gradient_norm, step_optimizer
 from surefoot.engine.session import Session
+from surefoot.engine.stored_numbers import StoredNumbers, awaiting_gradients
 from surefoot.engine.watch_verdict import Stride
 from surefoot.engine.wiring import Movement, check_wiring
 from surefoot.finding import Finding, StepRow
@@ -24,16 +26,26 @@ from surefoot.plan import Plan
 from surefoot.sheet import scheduled_rates
 from surefoot.survey import Survey
 
+_FEW = 0.5  # of the numbers of a kind that a step should change at least
 _OFF = 10.0  # times the predicted step, or less than its tenth
 
 
 @dataclass(frozen=True)
 class KindProbe:
-    """Steps of one kind of tensor, as a share of itself; of `lora_up`, of its layer."""
+    """One kind of tensor.
+
+    Attributes:
+        measured: Median step, as a share of the tensor itself; of `lora_up`, of its layer.
+        predicted: What the plan's sheet says of it, NaN where it says nothing.
+        dtype: In which its numbers are stored.
+        changed: Share of the stored numbers that a step changes, mean over steps and tensors.
+    """
 
     kind: str
     measured: float
     predicted: float
+    dtype: str
+    changed: float
 
 
 @dataclass(frozen=True)
@@ -43,8 +55,11 @@ class Probe:
     Attributes:
         steps: Steps taken, at the full learning rate.
         losses: Of each step.
-        kinds: Steps by kind of tensor; the prediction is the plan's sheet.
+        kinds: Steps by kind of tensor.
+        tensors: Trained ones.
+        without_gradient: Names of those that no gradient has reached.
         seconds_per_step: Median, the first step left out.
+        pictures_per_second: At that pace.
         run_seconds: All steps of the run at that pace, without validation and previews.
         peak_bytes: Of the device's memory; on the CPU, of the whole process.
         disk_bytes: What the run will write.
@@ -54,7 +69,10 @@ class Probe:
     steps: int
     losses: tuple[float, ...]
     kinds: tuple[KindProbe, ...]
+    tensors: int
+    without_gradient: tuple[str, ...]
     seconds_per_step: float
+    pictures_per_second: float
     run_seconds: float
     peak_bytes: int
     disk_bytes: int
@@ -78,36 +96,61 @@ def probe(plan: Plan, survey: Survey, steps: int) -> Probe:
 def _taken(session: Session, steps: int) -> Probe:
     plan = session.plan
     movement = Movement(session.tuned.trainables, session.optimizer)
+    stored = StoredNumbers(session.tuned.trainables)
     losses: list[float] = []
     seconds: list[float] = []
     strides: list[dict[str, Stride]] = []
-    for group in session.optimizer.param_groups:
-        group["lr"] = group["initial_lr"]  # a warm-up would hide what the run does later
-    for step in range(steps):
-        session.strides.before_step()
-        started = time.monotonic()
-        losses.append(forward_and_backward(session, step))
-        if math.isfinite(gradient_norm(session)):
-            step_optimizer(session)
-        session.optimizer.zero_grad(set_to_none=True)
-        strides.append(session.strides.read())  # waits for the device
-        seconds.append(time.monotonic() - started)
+    set_full_rate(session)
+    with awaiting_gradients(session.tuned.trainables) as awaited:
+        for step in range(steps):
+            session.strides.before_step()
+            stored.before_step()
+            started = time.monotonic()
+            losses.append(take_step(session, step))
+            strides.append(session.strides.read())  # waits for the device
+            seconds.append(time.monotonic() - started)
+            stored.after_step()
     check_wiring(session.tuned, session.optimizer)
-    kinds = tuple(_kinds(plan, strides))
+    kinds = tuple(_kinds(plan, strides, stored))
+    train = plan.config.train
     pace = statistics.median(seconds[1:])
     return Probe(
         steps=steps,
         losses=tuple(losses),
         kinds=kinds,
+        tensors=len(session.tuned.trainables),
+        without_gradient=tuple(awaited),
         seconds_per_step=pace,
+        pictures_per_second=train.batch_size * train.gradient_accumulation / pace,
         run_seconds=pace * plan.steps,
         peak_bytes=_peak_bytes(session.device),
         disk_bytes=plan.disk_needed,
-        findings=(*_unmoved(movement, steps), *_off(kinds), *_not_finite(losses)),
+        findings=(
+            *_without_gradient(awaited, steps),
+            *_unmoved(movement, set(awaited), steps),
+            *_off(kinds),
+            *_rounded_away(kinds, session.optimizer),
+            *_not_finite(losses),
+        ),
     )
 
 
-def _kinds(plan: Plan, strides: list[dict[str, Stride]]) -> list[KindProbe]:
+def set_full_rate(session: Session) -> None:
+    """The highest learning rate of the run: a warm-up would hide what the run does later."""
+    for group in session.optimizer.param_groups:
+        group["lr"] = group["initial_lr"]
+
+
+def take_step(session: Session, step: int) -> float:
+    """One step as the run takes it; returns its loss. A gradient that is not finite is refused."""
+    loss = forward_and_backward(session, step)
+    if math.isfinite(gradient_norm(session)):
+        step_optimizer(session)
+    session.optimizer.zero_grad(set_to_none=True)
+    return loss
+
+
+def _kinds(plan: Plan, strides: list[dict[str, Stride]], stored: StoredNumbers) -> list[KindProbe]:
     """The median step of each kind, beside what the sheet gives for the highest rate of the run."""
     rates = scheduled_rates(plan.config, plan.lr)
     # The sheet's first step may be one of the warm-up; the probe takes those of the full rate.
@@ -117,7 +160,11 @@ def _kinds(plan: Plan, strides: list[dict[str, Stride]]) -> list[KindProbe]:
         kind: statistics.median(found[kind].per_step for found in strides[1:])
         for kind in strides[-1]
     }
-    return [KindProbe(kind, took, predicted.get(kind, math.nan)) for kind, took in measured.items()]
+    changed = stored.changed()
+    return [
+        KindProbe(kind, took, predicted.get(kind, math.nan), *changed[kind])
+        for kind, took in measured.items()
+    ]
 
 
 def _share(row: StepRow) -> float:
@@ -127,12 +174,36 @@ def _share(row: StepRow) -> float:
     return row.first / row.rms if row.rms else 0.0
 
 
-def _unmoved(movement: Movement, steps: int) -> list[Finding]:
-    unmoved = movement.unmoved()
+def _without_gradient(names: Collection[str], steps: int) -> list[Finding]:
+    if not names:
+        return []
+    values = {"count": len(names), "steps": steps, "example": next(iter(names))}
+    return [Finding("SF532", "error", "", dict(values))]
+
+
+def _unmoved(movement: Movement, known: set[str], steps: int) -> list[Finding]:
+    unmoved = [name for name in movement.unmoved() if name not in known]
     if not unmoved:
         return []
     values = {"count": len(unmoved), "steps": steps, "example": unmoved[0]}
     return [Finding("SF501", "error", "", dict(values))]
+
+
+def _rounded_away(kinds: tuple[KindProbe, ...], optimizer: Optimizer) -> list[Finding]:
+    """What is measured of SF129. Stochastic rounding and Kahan's sum keep such steps."""
+    if any(group.get("rounding", "nearest") != "nearest" for group in optimizer.param_groups):
+        return []
+    return [
+        Finding(
+            "SF533",
+            "warning",
+            "tuning.weights",
+            {"kind": item.kind, "dtype": item.dtype, "percent": 100 * item.changed},
+        )
+        for item in kinds
+        # Rows of an embedding may rest unused.
+        if item.dtype in ("bf16", "fp16") and item.kind != "embedding" and item.changed < _FEW
+    ]
 
 
 def _off(kinds: tuple[KindProbe, ...]) -> list[Finding]:
