@@ -13,6 +13,7 @@ from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import (
 from surefoot.builtin import BUILTIN_MODEL, BUILTIN_TRAIN, BUILTIN_VALIDATION, DEMO_RUN
 from surefoot.config.load import load
 from surefoot.data.scan import scan_folder
+from surefoot.judging import judge
 
 LARGEST = 24_000_000  # bytes
 
@@ -57,3 +58,8 @@ def test_demo_shows_four_things_that_it_trains_on_and_then_four_that_it_does_not
     trained = captions(BUILTIN_TRAIN)
     shown = load(DEMO_RUN).config.preview.prompts
     assert [prompt in trained for prompt in shown] == [True] * 4 + [False] * 4
+
+
+def test_the_demo_passes_every_rule() -> None:
+    levels = {finding.level for finding in judge(DEMO_RUN).findings}
+    assert levels <= {"note"}

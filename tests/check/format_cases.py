@@ -7,7 +7,28 @@ from tests.check.rule_cases import Case
 LORA = "tuning.kind=lora"
 FULL = "tuning.kind=full"
 
+LOHA = "tuning.kind=loha"
+BY_INPUTS = "tuning.norm_axis=input"
+
 FORMAT_CASES = (
+    Case(
+        "SF180",
+        "formats_that_cannot_hold_it",
+        "error",
+        (LOHA, 'save.formats=["diffusers"]'),
+        ((LOHA, 'save.formats=["kohya"]'), (LORA, 'save.formats=["diffusers"]')),
+        {"format": "diffusers"},
+        "save.formats",
+    ),
+    Case(
+        "SF181",
+        "formats_that_cannot_hold_it",
+        "error",
+        (BY_INPUTS, 'save.formats=["diffusers"]'),
+        ((BY_INPUTS, 'save.formats=["kohya"]'), ('save.formats=["diffusers"]',)),
+        {"format": "diffusers"},
+        "save.formats",
+    ),
     Case(
         "SF182",
         "formats_that_cannot_hold_it",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -182,6 +183,14 @@ def with_code(findings: list[Finding], code: str) -> list[Finding]:
 def test_every_rule_has_its_case() -> None:
     tested = {case.rule for case in CASES} | ELSEWHERE
     assert tested == {rule.__name__ for rule in RULES}
+
+
+def test_every_code_of_a_rule_has_a_case_that_trips_it_and_one_that_does_not() -> None:
+    rules = [rule for rule in RULES if rule.__name__ not in ELSEWHERE]
+    given = {code for rule in rules for code in re.findall(r"SF\d{3}", rule.__doc__ or "")}
+    tripped = {case.code for case in CASES}
+    assert given - tripped == set()
+    assert {case.code for case in CASES if case.passes} == tripped
 
 
 def test_run_of_defaults_has_no_finding(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ _CODES: dict[Hindrance, str] = {
 
 
 def formats_that_cannot_hold_it(plan: Plan, _survey: Survey) -> Iterator[Finding]:
-    """SF180 to SF182. Found out after the run, this would cost the run or a conversion."""
+    """SF180, SF181, SF182. Found out after the run, this would cost the run or a conversion."""
     made = made_by(plan.config.tuning)
     if made is None:
         return
