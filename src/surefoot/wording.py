@@ -252,7 +252,7 @@ _WORDS: dict[str, Words] = {
         source="Zamirai et al. 2020, Revisiting BFloat16 Training, arXiv 2010.06192",
     ),
     "SF130": Words(
-        N_("weights in bf16 cannot give a forward pass in fp32"),
+        N_("weights in bf16 cannot give a forward pass in {precision}"),
         helps=(N_("set train.precision = \"bf16\", or tuning.weights = \"fp32\""),),
     ),
     "SF131": Words(
@@ -279,6 +279,16 @@ _WORDS: dict[str, Words] = {
     "SF135": Words(
         N_("step_in_backward saves little here: all gradients of the adapters take "
            "{megabytes:.2g} MB"),
+    ),
+    "SF136": Words(
+        N_("step_in_backward cannot be used in fp16: the gradients carry the factor on the loss "
+           "until all of them are there, and one that is too large must undo the whole step"),
+        helps=(N_("set train.precision = \"bf16\", or step_in_backward = false"),),
+        source="Micikevicius et al. 2018, Mixed Precision Training, section 3.2",
+    ),
+    "SF137": Words(
+        N_("train.ema_device = \"cpu\" has no effect: there is no moving average"),
+        helps=(N_("set train.ema, to 0.999 for example, or remove it"),),
     ),
     **TUNING_WORDS,
     **FORMAT_WORDS,

@@ -154,7 +154,7 @@ def test_bad_override_is_said_together_with_what_is_wrong_in_the_file(tmp_path: 
         ("model.path", '"a\\u0000b"', "a path, on one line"),
         ("model.family", '"sd16"', '"sd15"'),
         ("train.device", '"gpu"', "auto, cpu, cuda, cuda:1 or mps, in quotes"),
-        ("train.precision", '"fp16"', '"fp32" / "bf16"'),
+        ("train.precision", '"fp8"', '"fp32" / "bf16" / "fp16"'),
         (
             "schedule.kind",
             '"cosin"',

@@ -52,3 +52,12 @@ def test_model_holds_the_averages_within_and_its_weights_afterwards_even_after_a
     assert parameter.tolist() == [5, 5]
     assert average.averages[0].tolist() == [1, 1]
     assert parameter.data_ptr() == before  # the optimizer holds this very tensor
+
+
+def test_average_stands_where_it_is_asked_to_while_it_follows() -> None:
+    parameter = nn.Parameter(torch.ones(3, dtype=torch.bfloat16))
+    average = MovingAverage([parameter], 0.9, torch.device("meta"))
+    average.update(0)
+    (mean,) = average.averages
+    assert (mean.device.type, mean.dtype, mean.shape) == ("meta", torch.float32, (3,))
+    assert parameter.device.type == "cpu"

@@ -53,6 +53,8 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "SF133": (_INSIDE, _CLIP),
     "SF134": (_INSIDE, "train.gradient_accumulation=2"),
     "SF135": (_INSIDE,),
+    "SF136": (_INSIDE, "train.precision=fp16"),
+    "SF137": ("train.ema_device=cpu",),
     "SF140": ('tuning.rank_pattern={"attn3.to_k"=4}',),
     "SF141": ("tuning.rslora=true", "optimizer.kind=adamw", "tuning.rank=64"),
     "SF142": ("tuning.rank=256",),

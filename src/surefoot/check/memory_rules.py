@@ -38,10 +38,30 @@ def steps_lost_in_rounding(plan: Plan, _survey: Survey) -> Iterator[Finding]:
 
 
 def precision_beyond_the_weights(plan: Plan, _survey: Survey) -> Iterator[Finding]:
-    """SF130. A network in bfloat16 has no fp32 to compute with."""
-    if weights_dtype(plan.config.tuning) == "bf16" and plan.config.train.precision != "bf16":
-        change = Change("train.precision", '"bf16"', f'"{plan.config.train.precision}"')
-        yield Finding("SF130", "error", "train.precision", changes=(change,))
+    """SF130. A network in bfloat16 has no fp32 to compute with, and not float16's digits."""
+    precision = plan.config.train.precision
+    if weights_dtype(plan.config.tuning) == "bf16" and precision != "bf16":
+        change = Change("train.precision", '"bf16"', f'"{precision}"')
+        values: dict[str, Value] = {"precision": precision}
+        yield Finding("SF130", "error", "train.precision", values, changes=(change,))
+
+
+def stepped_before_unscaled(plan: Plan, _survey: Survey) -> Iterator[Finding]:
+    """SF136. In float16 the whole gradient has to be seen before any of it is used.
+
+    Source: Micikevicius et al. 2018, section 3.2.
+    """
+    if _steps_in_backward(plan) and plan.config.train.precision == "fp16":
+        change = Change("train.precision", '"bf16"', '"fp16"')
+        yield Finding("SF136", "error", "train.precision", changes=(change,))
+
+
+def average_kept_apart_of_nothing(plan: Plan, _survey: Survey) -> Iterator[Finding]:
+    """SF137. Where there is no average there is nothing to keep on the CPU."""
+    train = plan.config.train
+    if train.ema_device == "cpu" and train.ema == "off":
+        change = Change("train.ema_device", '"same"', '"cpu"', same=True)
+        yield Finding("SF137", "warning", "train.ema_device", changes=(change,))
 
 
 def clipped_before_all_are_there(plan: Plan, _survey: Survey) -> Iterator[Finding]:
@@ -76,6 +96,8 @@ def _steps_in_backward(plan: Plan) -> bool:
 MEMORY_RULES = (
     steps_lost_in_rounding,
     precision_beyond_the_weights,
+    stepped_before_unscaled,
+    average_kept_apart_of_nothing,
     clipped_before_all_are_there,
     gradients_kept_for_accumulation,
     gradients_of_adapters_are_small,

@@ -21,6 +21,7 @@ from surefoot.engine.checkpoint import Checkpoints, State
 from surefoot.engine.conditioning import Conditioning
 from surefoot.engine.ema import MovingAverage
 from surefoot.engine.events import Events
+from surefoot.engine.loss_scale import LossScale
 from surefoot.engine.optimizer import build_optimizer
 from surefoot.engine.optimizer_state import OptimizerMemory, kind_and_version
 from surefoot.engine.schedule_free import ScheduleFreeAverage
@@ -54,6 +55,7 @@ def assemble(plan: Plan, survey: Survey, events: Events, state: State | None) ->
     optimizer = build_optimizer(plan.config.optimizer, plan.lr, tuned.trainables, plan.config.seed)
     memory = OptimizerMemory(optimizer, tuned.trainables)
     average = _average(plan, tuned, optimizer)
+    scale = LossScale() if train.precision == "fp16" else None
     if train.gradient_checkpointing:
         family.enable_gradient_checkpointing()
     conditioning = Conditioning(family, "text_encoder" in plan.config.tuning.parts)
@@ -71,6 +73,8 @@ def assemble(plan: Plan, survey: Survey, events: Events, state: State | None) ->
         load_trained(tuned, state.tensors)
         findings += _restore_optimizer(state, optimizer, memory)
         _restore_average(state, tuned, average)
+        if scale is not None:
+            scale.restore(state.loss_scale)
     check_wiring(tuned, optimizer)
     return Session(
         plan=plan,
@@ -81,6 +85,7 @@ def assemble(plan: Plan, survey: Survey, events: Events, state: State | None) ->
         in_backward=_in_backward(plan, optimizer),
         memory=memory,
         average=average,
+        scale=scale,
         pictures=_encoded(plan, family, cache, examples),
         order=order,
         batches=Batches(len(order), train.batch_size, plan.config.seed),
@@ -108,8 +113,12 @@ def _average(
     parameters = [item.parameter for item in tuned.trainables]
     if facts_of(plan.config.optimizer).averages:
         return ScheduleFreeAverage(optimizer, parameters)
-    decay = plan.config.train.ema
-    return None if decay == "off" else MovingAverage(parameters, decay)
+    train = plan.config.train
+    if train.ema == "off":
+        return None
+    return MovingAverage(
+        parameters, train.ema, torch.device("cpu") if train.ema_device == "cpu" else None
+    )
 
 
 def open_device(name: str) -> torch.device:

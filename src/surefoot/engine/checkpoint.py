@@ -10,7 +10,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, final
 
@@ -29,7 +29,8 @@ _MANIFEST = "manifest.json"
 class State:
     """What a checkpoint holds, by the names of the trained tensors.
 
-    `settings` are those of the plan that was trained by, as `surefoot.plan.settings` gives them.
+    `settings` are those of the plan that was trained by, as `surefoot.plan.settings` gives them;
+    `loss_scale` is the factor on the loss of a run in float16, and empty for others.
     """
 
     step: int
@@ -37,6 +38,7 @@ class State:
     optimizer: OptimizerState
     averages: dict[str, Tensor]
     settings: dict[str, object]
+    loss_scale: dict[str, float] = field(default_factory=dict[str, float])
 
 
 @final
@@ -74,6 +76,7 @@ class Checkpoints:
             "step": state.step,
             "fingerprint": self._fingerprint,
             "settings": state.settings,
+            "loss_scale": state.loss_scale,
             "optimizer": {
                 "class": state.optimizer.kind,
                 "state_version": state.optimizer.version,
@@ -135,6 +138,7 @@ class Checkpoints:
             optimizer=_unflatten(manifest["optimizer"], tensors.get("optimizer.safetensors", {})),
             averages=tensors.get("average.safetensors", {}),
             settings=manifest["settings"],
+            loss_scale=manifest["loss_scale"],
         )
 
 

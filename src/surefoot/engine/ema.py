@@ -18,16 +18,22 @@ _TOGETHER = 64
 class MovingAverage:
     """An exponential moving average whose decay warms up, so that short runs are not left behind.
 
-    The decay after `n` updates is `min(decay, (1 + n) / (10 + n))`. The averages are fp32 whatever
+    The decay after `n` updates is `min(decay, (1 + n) / (10 + n))`, as TensorFlow's
+    ExponentialMovingAverage with `num_updates` has it. The averages are fp32 whatever
     the weights are: they move by less than a bfloat16 tells apart.
     """
 
-    def __init__(self, parameters: Sequence[nn.Parameter], decay: float) -> None:
-        """Starts at the parameters as they are."""
+    def __init__(
+        self,
+        parameters: Sequence[nn.Parameter],
+        decay: float,
+        device: torch.device | None = None,
+    ) -> None:
+        """Starts at the parameters as they are; `device` holds the averages, None for theirs."""
         self._parameters = list(parameters)
         self._decay = decay
         self.averages: list[Tensor] = [
-            item.detach().to(torch.float32, copy=True) for item in parameters
+            item.detach().to(device, torch.float32, copy=True) for item in parameters
         ]
 
     @torch.no_grad()
@@ -37,8 +43,12 @@ class MovingAverage:
         average = get_ema_multi_avg_fn(decay)
         for first in range(0, len(self._parameters), _TOGETHER):
             some = slice(first, first + _TOGETHER)
-            current = [item.detach().float() for item in self._parameters[some]]
-            average(self.averages[some], current, updates)
+            means = self.averages[some]
+            current = [
+                item.detach().to(mean.device, torch.float32)
+                for item, mean in zip(self._parameters[some], means, strict=True)
+            ]
+            average(means, current, updates)
 
     @contextmanager
     def in_place(self) -> Iterator[None]:

@@ -27,6 +27,7 @@ from surefoot.tuning.max_norm import limit_norms
 
 _MOVED_BY = 3  # steps: the gradient of lora_down is zero at the first, since lora_up is
 _REFUSED_IN_A_ROW = 3
+_HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def train(session: Session, reporter: Reporter) -> None:
@@ -41,7 +42,7 @@ def train(session: Session, reporter: Reporter) -> None:
     if session.first_step == 0:
         _look(session, 0, reporter)
     movement = Movement(session.tuned.trainables, session.optimizer)
-    refused = 0
+    refused = taken = 0
     with reporter.stage(_("training"), plan.steps, session.first_step):
         for step in range(session.first_step, plan.steps):
             started = time.monotonic()
@@ -49,10 +50,14 @@ def train(session: Session, reporter: Reporter) -> None:
             session.watch.before_step(step)
             loss = forward_and_backward(session, step)
             norm = gradient_norm(session)
+            overflowed = False
             if math.isfinite(norm):
                 step_optimizer(session)
                 _limit_norms(session, step)
-                refused = 0
+                refused, taken = 0, taken + 1
+            elif session.scale is not None and session.scale.overflowed():
+                overflowed = True
+                session.events.scalars("loss_scale", step + 1, factor=session.scale.factor)
             else:
                 refused = _refuse(session, step, norm, refused)
             session.optimizer.zero_grad(set_to_none=True)
@@ -61,8 +66,9 @@ def train(session: Session, reporter: Reporter) -> None:
             seconds = time.monotonic() - started
             session.events.scalars("step", step + 1, loss=loss, gradient_norm=norm, seconds=seconds)
             session.events.scalars("rate", step + 1, **real_rates(session.optimizer))
-            session.watch.stepped(step + 1, loss, norm)
-            if step + 1 == session.first_step + _MOVED_BY:
+            if not overflowed:
+                session.watch.stepped(step + 1, loss, norm)
+            if taken == _MOVED_BY and not (overflowed or refused):
                 _check_movement(session, movement, reporter)
             _after(session, step + 1, reporter)
             reporter.advance(_said(session, loss, seconds))
@@ -79,7 +85,7 @@ def forward_and_backward(session: Session, step: int) -> float:
         if session.in_backward is not None:
             session.in_backward.enabled = part == parts - 1
         loss = _loss(session, step, part) / parts
-        loss.backward()
+        (loss if session.scale is None else loss * session.scale.factor).backward()
         total += loss.detach()
     return float(total)
 
@@ -109,7 +115,8 @@ def _loss(session: Session, step: int, part: int) -> Tensor:
     ]
     latents = session.pictures.draw(indices, flips, draws)
     noised = add_drawn_noise(config.objective, process, latents, draws)
-    with torch.autocast(device.type, torch.bfloat16, enabled=config.train.precision == "bf16"):
+    half = _HALF.get(config.train.precision)
+    with torch.autocast(device.type, half, enabled=half is not None):
         states = session.conditioning(captions)
         output = session.family.denoise(noised.noisy.to(device), noised.timestep.to(device), states)
     return losses_of(config.objective, process, output, noised).mean()
@@ -120,6 +127,8 @@ def gradient_norm(session: Session) -> float:
     if session.in_backward is not None:
         return float(session.in_backward.gradient_norm())
     parameters = [item.parameter for item in session.tuned.trainables]
+    if session.scale is not None:
+        session.scale.divide(parameters)
     limit = session.plan.config.train.clip_grad_norm
     norm = total_norm([item.grad for item in parameters if item.grad is not None])
     # A norm that is not finite would make every gradient so, and hide where it came from.
@@ -139,6 +148,8 @@ def step_optimizer(session: Session) -> None:
     """A step after the backward pass, unless it was taken within."""
     if session.in_backward is None:
         session.optimizer.step()
+    if session.scale is not None:
+        session.scale.fitted()
     session.tuned.weights_changed()
 
 

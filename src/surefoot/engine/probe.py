@@ -146,6 +146,8 @@ def take_step(session: Session, step: int) -> float:
     loss = forward_and_backward(session, step)
     if math.isfinite(gradient_norm(session)):
         step_optimizer(session)
+    elif session.scale is not None:
+        session.scale.overflowed()
     session.optimizer.zero_grad(set_to_none=True)
     return loss
 

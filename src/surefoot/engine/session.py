@@ -16,6 +16,7 @@ from surefoot.engine.checkpoint import Checkpoints, State
 from surefoot.engine.conditioning import Conditioning
 from surefoot.engine.ema import MovingAverage
 from surefoot.engine.events import Events
+from surefoot.engine.loss_scale import LossScale
 from surefoot.engine.optimizer_state import OptimizerMemory
 from surefoot.engine.schedule_free import ScheduleFreeAverage
 from surefoot.engine.stride import Strides
@@ -35,6 +36,7 @@ class Session:
     Attributes:
         order: Position in an epoch to example, repeats included.
         average: What is shown and exported instead of the trained weights, `None` without one.
+        scale: The factor on the loss of a forward pass in float16, `None` for others.
         validation: `None` without held-out pictures.
         in_backward: Steps the optimizer within the backward pass, `None` where it steps after it.
         memory: Takes the optimizer's state out for a checkpoint.
@@ -51,6 +53,7 @@ class Session:
     in_backward: StepInBackward | None
     memory: OptimizerMemory
     average: MovingAverage | ScheduleFreeAverage | None
+    scale: LossScale | None
     pictures: EncodedPictures
     order: np.ndarray
     batches: Batches
@@ -84,4 +87,5 @@ class Session:
             optimizer=self.memory.read(),
             averages={item.name: mean for item, mean in zip(trainables, averages, strict=False)},
             settings=settings(self.plan),
+            loss_scale=self.scale.state() if self.scale else {},
         )
