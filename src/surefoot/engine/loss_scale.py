@@ -2,8 +2,8 @@
 
 Float16 has nothing below 6e-8. The loss is multiplied before the backward pass and the gradients
 are divided again, in float32 (Micikevicius et al. 2018, "Mixed Precision Training", arXiv
-1710.03740, section 3.2). The factor is a power of two, so that nothing is rounded by it; what is too large for
-float16 comes out as infinite, and the factor is halved.
+1710.03740, section 3.2). The factor is a power of two, so that nothing is rounded by it; what is
+too large for float16 comes out as infinite, and the factor is halved.
 """
 
 # torch's multi-tensor operations have private names only.
