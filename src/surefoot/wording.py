@@ -290,6 +290,17 @@ _WORDS: dict[str, Words] = {
         N_("train.ema_device = \"cpu\" has no effect: there is no moving average"),
         helps=(N_("set train.ema, to 0.999 for example, or remove it"),),
     ),
+    "SF138": Words(
+        N_("base_weights = {kind} needs the package {package}, which is not installed"),
+        helps=(N_("install it: pip install \"surefoot[{package}]\""),),
+    ),
+    "SF139": Words(
+        N_("the adapter is trained beside weights that are rounded to {kind}: beside others its "
+           "result is off by that rounding. {effect}"),
+        helps=(N_("use the result with weights that are rounded alike, or train without "
+                  "base_weights where the memory allows it"),),
+        source="Dettmers et al. 2023, QLoRA; SimpleTuner's quick start of FLUX; PEFT issue 1518",
+    ),
     **TUNING_WORDS,
     **FORMAT_WORDS,
     "SF401": Words(
@@ -363,6 +374,8 @@ STALLS = N_("It stays practically zero: expect pictures close to the base model.
 RUNS_AWAY = N_("Once its RMS passes the floor its steps grow with it: first nothing, then noise.")
 CONSTANT_RATE = N_("a constant rate of 1e-2")
 RAMP_RATE = N_("a ramp of 1e-6 a step")
+NORMS = N_("DoRA's magnitudes begin as the norms of the rounded weights.")
+UPDATES = N_("The update makes up for a part of it.")
 
 # What the operating system gives as a reason; it speaks English whatever the locale.
 SYSTEM_REASONS = (

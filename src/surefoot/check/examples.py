@@ -55,6 +55,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "SF135": (_INSIDE,),
     "SF136": (_INSIDE, "train.precision=fp16"),
     "SF137": ("train.ema_device=cpu",),
+    "SF139": ("tuning.base_weights=nf4",),
     "SF140": ('tuning.rank_pattern={"attn3.to_k"=4}',),
     "SF141": ("tuning.rslora=true", "optimizer.kind=adamw", "tuning.rank=64"),
     "SF142": ("tuning.rank=256",),

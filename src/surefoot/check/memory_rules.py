@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from surefoot.config.optimizer import AdafactorConfig
-from surefoot.config.tuning import FullConfig, weights_dtype
+from surefoot.config.tuning import QUANTISED_BY, DoraConfig, FullConfig, base_weights, weights_dtype
 from surefoot.families.facts import FAMILIES
 from surefoot.finding import Change, Finding, Value
+from surefoot.optim.library import installed
 from surefoot.optim.lost_steps import smallest_change
 from surefoot.plan import Plan
 from surefoot.survey import Survey
+from surefoot.wording import NORMS, UPDATES
 
 _MUCH = 0.1
 """Share of the steps: less than this is lost in the last, small steps of any schedule."""
@@ -40,10 +42,30 @@ def steps_lost_in_rounding(plan: Plan, _survey: Survey) -> Iterator[Finding]:
 def precision_beyond_the_weights(plan: Plan, _survey: Survey) -> Iterator[Finding]:
     """SF130. A network in bfloat16 has no fp32 to compute with, and not float16's digits."""
     precision = plan.config.train.precision
-    if weights_dtype(plan.config.tuning) == "bf16" and precision != "bf16":
+    tuning = plan.config.tuning
+    if "bf16" in (weights_dtype(tuning), base_weights(tuning)) and precision != "bf16":
         change = Change("train.precision", '"bf16"', f'"{precision}"')
         values: dict[str, Value] = {"precision": precision}
         yield Finding("SF130", "error", "train.precision", values, changes=(change,))
+
+
+def quantiser_not_installed(plan: Plan, _survey: Survey) -> Iterator[Finding]:
+    """SF138."""
+    kind = base_weights(plan.config.tuning)
+    package = QUANTISED_BY.get(kind)
+    if package is not None and not installed(package):
+        values: dict[str, Value] = {"kind": kind, "package": package}
+        yield Finding("SF138", "error", "tuning.base_weights", values)
+
+
+def quantised_base(plan: Plan, _survey: Survey) -> Iterator[Finding]:
+    """SF139. Source: SimpleTuner's quick start of FLUX; PEFT issue 1518."""
+    tuning = plan.config.tuning
+    kind = base_weights(tuning)
+    if kind in QUANTISED_BY:
+        effect = NORMS if isinstance(tuning, DoraConfig) else UPDATES
+        values: dict[str, Value] = {"kind": kind, "effect": effect}
+        yield Finding("SF139", "note", "tuning.base_weights", values)
 
 
 def stepped_before_unscaled(plan: Plan, _survey: Survey) -> Iterator[Finding]:
@@ -96,6 +118,8 @@ def _steps_in_backward(plan: Plan) -> bool:
 MEMORY_RULES = (
     steps_lost_in_rounding,
     precision_beyond_the_weights,
+    quantiser_not_installed,
+    quantised_base,
     stepped_before_unscaled,
     average_kept_apart_of_nothing,
     clipped_before_all_are_there,

@@ -11,6 +11,7 @@ from surefoot.config.section import Section
 Part = Literal["unet", "text_encoder"]
 Preset = Literal["attention", "attention+feed_forward", "linear", "all"]
 WeightsDtype = Literal["fp32", "bf16"]
+BaseWeights = Literal["fp32", "bf16", "nf4", "int8", "torchao_int8", "torchao_fp8"]
 Rank = Annotated[int, Field(ge=1, le=4096)]
 Alpha = Annotated[float, Field(gt=0)] | Literal["auto"]
 Parts = Annotated[tuple[Part, ...], Field(min_length=1)]
@@ -35,6 +36,11 @@ class AdapterConfig(Section):
 
     parts: Parts = ("unet",)
     """Which parts get an adapter: `unet`, `text_encoder`."""
+
+    base_weights: BaseWeights = "fp32"
+    """What the frozen weights of those parts are kept in. `bf16`: half the memory. `nf4`, `int8`:
+    the linear layers in 4 or 8 bits by bitsandbytes. `torchao_int8`, `torchao_fp8`: in 8 bits by
+    torchao. What is trained stays fp32; docs/training.md has the errors that were measured."""
 
     rank: Rank = 16
     """Columns of the low-rank update."""
@@ -123,6 +129,20 @@ TUNING_NAMES = {"lora": "LoRA", "dora": "DoRA", "loha": "LoHa", "lokr": "LoKr"}
 
 AnyAdapterConfig = LoraConfig | DoraConfig | LohaConfig | LokrConfig
 TuningConfig = Annotated[FullConfig | AnyAdapterConfig, Field(discriminator="kind")]
+
+
+QUANTISED_BY = {
+    "nf4": "bitsandbytes",
+    "int8": "bitsandbytes",
+    "torchao_int8": "torchao",
+    "torchao_fp8": "torchao",
+}
+"""Kinds of `base_weights` that a library makes, and which."""
+
+
+def base_weights(tuning: TuningConfig) -> BaseWeights:
+    """What frozen weights are kept in; nothing of a trained part is frozen in full fine-tuning."""
+    return "fp32" if isinstance(tuning, FullConfig) else tuning.base_weights
 
 
 def weights_dtype(tuning: TuningConfig) -> WeightsDtype:

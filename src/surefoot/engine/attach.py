@@ -26,10 +26,13 @@ from surefoot.tuning.layers import AdaptableLayer, AdapterLayer
 from surefoot.tuning.loha import LohaLayer
 from surefoot.tuning.lokr import LokrLayer
 from surefoot.tuning.lora import LoraLayer
+from surefoot.tuning.quantised import quantise
 from surefoot.tuning.replacement import MakeLayer, replace_targets
 from surefoot.tuning.targets import Target
 from surefoot.tuning.trainable import Tuned
 
+HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
+"""What a forward pass computes in, by `train.precision`; in float32 otherwise."""
 _DTYPES: dict[WeightsDtype, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -55,7 +58,19 @@ def attach(plan: Plan, family: Family) -> Tuned:
     return tuned
 
 
+def _freeze(tuning: AnyAdapterConfig, precision: str, parts: dict[str, nn.Module]) -> None:
+    """Puts the frozen weights into what they are to be kept in."""
+    if tuning.base_weights == "fp32":
+        return
+    for part in parts.values():
+        if tuning.base_weights == "bf16":
+            nn.Module.to(part, torch.bfloat16)
+        else:
+            quantise(part, tuning.base_weights, HALF.get(precision, torch.float32))
+
+
 def _adapters(plan: Plan, tuning: AnyAdapterConfig, parts: dict[str, nn.Module]) -> Tuned:
+    _freeze(tuning, plan.config.train.precision, parts)
     given = {
         f"{part}.{path}": target
         for part, layers in plan.targets.items()

@@ -12,6 +12,7 @@ from surefoot.config.tuning import FullConfig
 from surefoot.data.batches import step_generator
 from surefoot.data.captions import drop_caption
 from surefoot.data.randomness import torch_generator
+from surefoot.engine.attach import HALF
 from surefoot.engine.last_good import keep_last_good
 from surefoot.engine.noising import add_drawn_noise, losses_of
 from surefoot.engine.preview import draw_previews
@@ -27,7 +28,6 @@ from surefoot.tuning.max_norm import limit_norms
 
 _MOVED_BY = 3  # steps: the gradient of lora_down is zero at the first, since lora_up is
 _REFUSED_IN_A_ROW = 3
-_HALF = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def train(session: Session, reporter: Reporter) -> None:
@@ -115,7 +115,7 @@ def _loss(session: Session, step: int, part: int) -> Tensor:
     ]
     latents = session.pictures.draw(indices, flips, draws)
     noised = add_drawn_noise(config.objective, process, latents, draws)
-    half = _HALF.get(config.train.precision)
+    half = HALF.get(config.train.precision)
     with torch.autocast(device.type, half, enabled=half is not None):
         states = session.conditioning(captions)
         output = session.family.denoise(noised.noisy.to(device), noised.timestep.to(device), states)

@@ -72,7 +72,8 @@ class StableDiffusion:
 
     def denoise(self, noisy: Tensor, timestep: Tensor, conditioning: Tensor) -> Tensor:
         """The UNet's answer: noise, or v for a v-prediction model."""
-        dtype = self._unet.dtype
+        # Not the network's own word for it, which may be that of an adapter.
+        dtype = self._unet.conv_in.weight.dtype
         return self._unet(noisy.to(dtype), timestep, conditioning.to(dtype)).sample
 
     @torch.no_grad()
@@ -91,7 +92,11 @@ class StableDiffusion:
         shape = (len(prompts), int(self._unet.config["in_channels"]), side, side)
         # In fp32 whatever the weights are: the pipeline would draw other numbers in bfloat16.
         latents = randn_tensor(shape, generator=generators, device=self._device)
-        mixed = any(part.dtype != torch.float32 for part in (self._unet, self._text_encoder))
+        mixed = any(
+            parameter.dtype in (torch.bfloat16, torch.float16)
+            for part in (self._unet, self._text_encoder)
+            for parameter in part.parameters()
+        )
         with torch.autocast(self._device.type, torch.bfloat16, enabled=mixed):
             pictures, _ = self._pipeline(
                 list(prompts),

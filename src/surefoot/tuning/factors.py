@@ -154,6 +154,8 @@ def _is_plain_linear(base: nn.Module) -> bool:
     """Whether the layer computes x W^T + b and nothing else, as nothing has been hung on it."""
     return (
         type(base) is nn.Linear
+        # torchao quantises the weight and leaves the layer as it is.
+        and type(base.weight) is nn.Parameter
         # Libraries that move weights about put a `forward` of their own, or hooks, on the layer.
         and "forward" not in vars(base)
         and not base._forward_hooks
