@@ -238,11 +238,13 @@ def test_section_with_a_problem_is_not_judged_by_what_stands_in_for_it(tmp_path:
     write_pictures(tmp_path / "held out")
     (tmp_path / "held out/0.txt").unlink()
     (tmp_path / "pictures/0.txt").unlink()
-    # `captions` would have made both of them right.
-    append(run_file, '[data]\ncaptoins = "optional"\n')
+    # `missing` would have made both of them right.
+    append(run_file, '[captions]\nmisssing = "empty"\n')
     found = findings_in(surefoot("check", run_file, "--json"))
-    assert [(finding["code"], finding["path"]) for finding in found] == [("SF003", "data.captoins")]
-    replace(run_file, "captoins", "captions")
+    assert [(finding["code"], finding["path"]) for finding in found] == [
+        ("SF003", "captions.misssing")
+    ]
+    replace(run_file, "misssing", "missing")
     assert surefoot("check", run_file).exit_code == 0
 
 

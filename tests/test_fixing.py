@@ -149,8 +149,8 @@ def test_nothing_is_written_where_nothing_can_be_mended(tmp_path: Path) -> None:
 
 def test_new_key_goes_to_the_end_of_its_own_section() -> None:
     text = '[data]\nflip = true  # mirrored\n\n[[data.folders]]\npath = "x"\n'
-    mended = repaired(text, [Change("data.caption_dropout", "0.2", "0.1")])
-    assert mended == text.replace("mirrored\n", "mirrored\ncaption_dropout = 0.2\n")
+    mended = repaired(text, [Change("data.cache", '"off"', '"disk"')])
+    assert mended == text.replace("mirrored\n", 'mirrored\ncache = "off"\n')
     mended = repaired(text, [Change("train.ema", '"off"', "0.9")])
     assert mended == text + '\n[train]\nema = "off"\n'
 

@@ -81,11 +81,11 @@ def test_problems_of_pictures_say_which_folder_they_are_in(tmp_path: Path) -> No
 
 
 def test_captions_may_be_optional(tmp_path: Path) -> None:
-    run_file = write_run(tmp_path, {"data.captions": "optional"})
+    run_file = write_run(tmp_path, {"captions.missing": "empty"})
     (tmp_path / "pictures/0.txt").unlink()
     found = survey_of(run_file)
     assert found.findings == ()
-    assert [example.caption for example in found.data[0].examples] == ["", "noise 1"]
+    assert [example.captions for example in found.data[0].examples] == [("",), ("noise 1",)]
 
 
 def test_without_validation_there_is_nothing_held_out(tmp_path: Path) -> None:

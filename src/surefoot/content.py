@@ -24,7 +24,7 @@ def content_digest(model: ModelSurvey, data: tuple[Scan, ...]) -> str:
         digest.update(_sample(part.file))
     for scan in data:
         for example in scan.examples:
-            place = [example.path.name, example.caption]
+            place = [example.path.name, *example.captions]
             digest.update(json.dumps(place).encode())
             digest.update(_sample(example.path))
     return digest.hexdigest()[:16]

@@ -59,8 +59,8 @@ def _found_besides(
     except Refused:
         return []
     spoilt = {finding.path.partition(".")[0] for finding in problems}
-    if "data" in spoilt:  # it says whether captions are needed
-        spoilt.add("validation")
+    if "captions" in spoilt:  # it says whether captions are needed
+        spoilt |= {"data", "validation"}
     findings = survey(rest).findings
     return [finding for finding in findings if finding.path.partition(".")[0] not in spoilt]
 

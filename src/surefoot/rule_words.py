@@ -137,7 +137,7 @@ RULE_WORDS: dict[str, Words] = {
     ),
     "SF301": Words(
         N_("the caption {file} is empty, so its picture is left out"),
-        helps=(N_("write one, or set data.captions = \"optional\""),),
+        helps=(N_("write one, or set captions.missing = \"empty\""),),
     ),
     "SF302": Words(
         N_("the caption {file} has no picture"), helps=(N_("rename or remove it"),)
@@ -174,7 +174,7 @@ RULE_WORDS: dict[str, Words] = {
     ),
     "SF309": Words(
         N_("{percent:.0f} % of the captions are left out, so that prompts are hardly learned"),
-        helps=(N_("set data.caption_dropout to 0.1 or 0.2"),),
+        helps=(N_("set captions.dropout to 0.1 or 0.2"),),
         source="Ho & Salimans 2022, Classifier-Free Diffusion Guidance, section 3.2",
     ),
     "SF310": Words(

@@ -90,16 +90,15 @@ def survey(loaded: Loaded) -> Survey:
     config = loaded.config
     findings = optimizer_findings(config.optimizer)
     model = survey_model(loaded, findings)
-    need_captions = config.data.captions == "required"
     data = tuple(
-        _survey_pictures(loaded, folder, index, need_captions, findings)
+        _survey_pictures(loaded, folder, index, findings)
         for index, folder in enumerate(config.data.folders)
     )
     run_folder = resolve_path(loaded, config.folder) / config.name
     return Survey(
         model=model,
         data=data,
-        validation=_survey_validation(loaded, need_captions, findings),
+        validation=_survey_validation(loaded, findings),
         device=_device(config),
         free_bytes=_free_bytes(run_folder, findings),
         run_folder=run_folder,
@@ -119,20 +118,27 @@ def cache_folder_of(run_folder: Path) -> Path:
 
 
 def _survey_pictures(
-    loaded: Loaded, folder: FolderConfig, index: int, need_captions: bool, findings: list[Finding]
+    loaded: Loaded, folder: FolderConfig, index: int, findings: list[Finding]
 ) -> Scan:
     path = BUILTIN_TRAIN if folder.path == "builtin" else resolve_path(loaded, folder.path)
-    scan = scan_folder(path, need_captions=need_captions)
+    scan = _scanned(loaded, path)
     findings.extend(_scan_findings(scan, f"data.folders.{index}.path"))
     return scan
 
 
-def _survey_validation(loaded: Loaded, need_captions: bool, findings: list[Finding]) -> Scan:
+def _scanned(loaded: Loaded, path: Path) -> Scan:
+    captions = loaded.config.captions
+    return scan_folder(
+        path, need_captions=captions.missing == "error", several=captions.lines == "several"
+    )
+
+
+def _survey_validation(loaded: Loaded, findings: list[Finding]) -> Scan:
     folder = loaded.config.validation.folder
     if folder == "off":
         return Scan(examples=(), problems=())
     path = BUILTIN_VALIDATION if folder == "builtin" else resolve_path(loaded, folder)
-    scan = scan_folder(path, need_captions=need_captions)
+    scan = _scanned(loaded, path)
     findings.extend(_scan_findings(scan, "validation.folder"))
     return scan
 

@@ -104,7 +104,7 @@ _WORDS: dict[str, Words] = {
     ),
     "SF037": Words(
         N_("the picture {file} has no caption"),
-        helps=(N_("write one into a .txt of the same name, or set data.captions = \"optional\""),),
+        helps=(N_("write one into a .txt of the same name, or set captions.missing = \"empty\""),),
     ),
     "SF038": Words(
         N_("the caption {file} is not UTF-8 text: {detail}"),

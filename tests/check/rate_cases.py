@@ -206,10 +206,10 @@ SET_CASES = (
         "SF309",
         "captions_mostly_dropped",
         "warning",
-        ("data.caption_dropout=1.0",),
-        (("data.caption_dropout=0.5",), ()),
+        ("captions.dropout=1.0",),
+        (("captions.dropout=0.5",), ()),
         {"percent": 100.0},
-        "data.caption_dropout",
+        "captions.dropout",
     ),
     Case(
         "SF310",

@@ -114,10 +114,16 @@ documents = section(
         "data": section(
             {"folders": folders},
             resolution=st.integers(8, 8192) | st.just("auto"),
-            captions=st.sampled_from(["required", "optional"]),
-            caption_dropout=st.floats(0, 1),
             flip=st.booleans(),
             cache=st.sampled_from(["disk", "off"]),
+        ),
+        "captions": section(
+            {},
+            missing=st.sampled_from(["error", "empty"]),
+            dropout=st.floats(0, 1),
+            trigger=paths,
+            shuffle=st.booleans(),
+            keep_tags=st.integers(0, 9),
         ),
         "train": section(
             {"steps": counts},

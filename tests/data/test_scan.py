@@ -33,7 +33,7 @@ def test_pictures_of_all_formats_are_found_with_caption_and_size(tmp_path: Path)
         picture(tmp_path / f"{number}.{suffix}", f"caption {number}", (6 + number, 4))
     scan = scan_folder(tmp_path, need_captions=True)
     assert scan.problems == ()
-    assert [example.caption for example in scan.examples] == [f"caption {n}" for n in range(7)]
+    assert [example.captions[0] for example in scan.examples] == [f"caption {n}" for n in range(7)]
     assert [(example.width, example.height) for example in scan.examples] == [
         (6 + number, 4) for number in range(7)
     ]
@@ -48,14 +48,14 @@ def test_order_is_that_of_relative_paths_at_any_number_of_threads(tmp_path: Path
     assert one == many
     found = [example.path.relative_to(tmp_path).as_posix() for example in one.examples]
     assert found == sorted(names)
-    assert [example.caption for example in one.examples] == found
+    assert [example.captions[0] for example in one.examples] == found
 
 
 def test_extensions_may_be_written_in_capitals(tmp_path: Path) -> None:
     picture(tmp_path / "a.PNG")
     (tmp_path / "a.TXT").write_text("a cat", encoding="utf-8")
     scan = scan_folder(tmp_path, need_captions=True)
-    assert [example.caption for example in scan.examples] == ["a cat"]
+    assert [example.captions[0] for example in scan.examples] == ["a cat"]
     assert scan.problems == ()
 
 
@@ -63,7 +63,7 @@ def test_names_with_spaces_dots_and_unicode_are_found(tmp_path: Path) -> None:
     for name in ("two words.png", "猫 à l'été.png", "v1.2.final.png"):
         picture(tmp_path / name, name)
     scan = scan_folder(tmp_path, need_captions=True)
-    assert {example.path.name: example.caption for example in scan.examples} == {
+    assert {example.path.name: example.captions[0] for example in scan.examples} == {
         name: name for name in ("two words.png", "猫 à l'été.png", "v1.2.final.png")
     }
     assert scan.problems == ()
@@ -145,7 +145,7 @@ def test_byte_order_mark_and_surrounding_space_are_stripped(tmp_path: Path) -> N
     caption = picture(tmp_path / "a.png").with_suffix(".txt")
     caption.write_bytes(b"\xef\xbb\xbf  a cat,\r\non a mat \n\n")
     (example,) = scan_folder(tmp_path, need_captions=True).examples
-    assert example.caption == "a cat,\r\non a mat"
+    assert example.captions[0] == "a cat,\r\non a mat"
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le"])
@@ -166,7 +166,7 @@ def test_captions_that_are_not_needed_are_read_if_there(tmp_path: Path) -> None:
     picture(tmp_path / "c.png", "  ")
     picture(tmp_path / "d.png").with_suffix(".txt").write_bytes(b"\xff")
     scan = scan_folder(tmp_path, need_captions=False)
-    assert [(e.path.name, e.caption) for e in scan.examples] == [
+    assert [(e.path.name, e.captions[0]) for e in scan.examples] == [
         ("a.png", "a cat"),
         ("b.png", ""),
         ("c.png", ""),
@@ -238,3 +238,11 @@ def test_two_captions_that_differ_only_in_capitals_are_named(tmp_path: Path) -> 
         pytest.skip("this file system does not tell a.txt from a.TXT")
     scan = scan_folder(tmp_path, need_captions=True)
     assert kinds(scan) == {"a.txt": "caption_repeated"}
+
+
+def test_lines_are_one_caption_or_several(tmp_path: Path) -> None:
+    picture(tmp_path / "a.png", "a cat\n\n  on a mat \n")
+    (one,) = scan_folder(tmp_path, need_captions=True).examples
+    assert one.captions == ("a cat\n\n  on a mat",)
+    (several,) = scan_folder(tmp_path, need_captions=True, several=True).examples
+    assert several.captions == ("a cat", "on a mat")

@@ -54,7 +54,7 @@ def test_loss_is_that_of_the_network_on_the_noise_it_was_given(
         return noises[-1]
 
     monkeypatch.setattr(validation, "draw_noise", draw_noise)
-    with session_of(prepare(tmp_path, values, data__caption_dropout=1.0)) as session:
+    with session_of(prepare(tmp_path, values, captions__dropout=1.0)) as session:
         denoise = session.family.denoise
 
         def look(noisy: Tensor, timestep: Tensor, states: Tensor) -> Tensor:

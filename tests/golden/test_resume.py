@@ -60,9 +60,9 @@ def builtin_run(folder: Path, name: str) -> dict[str, Any]:
         "schedule": {"kind": "cosine", "warmup_steps": 3},
         "data": {
             "folders": [{"path": str(copy_pictures(BUILTIN_TRAIN, folder / "train", 9))}],
-            "caption_dropout": 0.1,
             "flip": True,
         },
+        "captions": {"dropout": 0.1, "shuffle": True, "tag_dropout": 0.2, "keep_tags": 1},
         "train": train_section | special["train"],
         "validation": {
             "folder": str(copy_pictures(BUILTIN_VALIDATION, folder / "held out", 4)),

@@ -67,6 +67,10 @@ def gradients_of_one_step(session: Session) -> tuple[float, dict[str, Tensor]]:
     return losses[0], found
 
 
+def is_dropped(position: int, dropout: float) -> bool:
+    return bool(step_generator(SEED, "caption", 0, position).random() < dropout)
+
+
 def plain_loss(
     pipeline: StableDiffusionPipeline, session: Session, part: int, parts: int, dropout: float
 ) -> Tensor:
@@ -74,13 +78,10 @@ def plain_loss(
     positions = session.batches.at(0, part, parts)
     places = range(part * len(positions), (part + 1) * len(positions))
     draws = [torch_generator(SEED, "step", 0, place) for place in places]
-    choices = [step_generator(SEED, "choices", 0, place) for place in places]
-    for choice in choices:
-        choice.random()  # mirroring, which is off
     examples = [session.pictures.examples[index] for index in session.order[positions]]
     captions = [
-        "" if choice.random() < dropout else example.caption
-        for example, choice in zip(examples, choices, strict=True)
+        "" if is_dropped(place, dropout) else example.captions[0]
+        for place, example in zip(places, examples, strict=True)
     ]
     tokens = pipeline.tokenizer(
         captions, padding="max_length", max_length=77, truncation=True, return_tensors="pt"
@@ -108,9 +109,7 @@ def _open(path: Path) -> Image.Image:
 def test_loss_and_gradients_are_those_of_a_plain_loop(
     dropout: float, parts: int, values: dict[str, Any], tmp_path: Path
 ) -> None:
-    small = prepare(
-        tmp_path, values, train__gradient_accumulation=parts, data__caption_dropout=dropout
-    )
+    small = prepare(tmp_path, values, train__gradient_accumulation=parts, captions__dropout=dropout)
     pipeline = StableDiffusionPipeline.from_pretrained(values["model"]["path"])
     with session_of(small) as session:
         expected = sum(
@@ -138,9 +137,7 @@ def test_loss_and_gradients_are_those_of_a_plain_loop(
 
 def test_half_of_the_captions_of_that_seed_are_dropped(values: dict[str, Any]) -> None:
     # Else the comparison above would not show what dropout does.
-    choices = [step_generator(SEED, "choices", 0, place) for place in range(3)]
-    dropped = [choice.random(2)[1] < 0.5 for choice in choices]
-    assert 0 < sum(dropped) < 3
+    assert 0 < sum(is_dropped(position, 0.5) for position in range(3)) < 3
     assert values["seed"] == SEED
 
 
@@ -170,7 +167,7 @@ def test_gradients_of_a_step_are_the_mean_over_its_micro_batches(
 def test_min_snr_weights_each_picture_by_its_own_noise_level(
     values: dict[str, Any], tmp_path: Path
 ) -> None:
-    small = prepare(tmp_path, values, objective={"snr_gamma": 0.1}, data__caption_dropout=0.0)
+    small = prepare(tmp_path, values, objective={"snr_gamma": 0.1}, captions__dropout=0.0)
     pipeline = StableDiffusionPipeline.from_pretrained(values["model"]["path"])
     losses: list[Tensor] = []
 

@@ -92,6 +92,6 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "SF303": ("train.batch_size=300",),
     "SF304": ("data.resolution=128",),
     "SF307": ("train.steps=3",),
-    "SF309": ("data.caption_dropout=0.9",),
+    "SF309": ("captions.dropout=0.9",),
     "SF401": ('waive=[{code="SF107", reason="known"}]',),
 }

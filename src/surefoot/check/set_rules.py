@@ -89,7 +89,10 @@ def pictures_never_seen(plan: Plan, survey: Survey) -> Iterator[Finding]:
 def captions_cut_off(_plan: Plan, survey: Survey) -> Iterator[Finding]:
     """SF308. Counted without the tokenizer: a caption has at least this many tokens."""
     examples = [example for scan in survey.data for example in scan.examples]
-    pieces = {item.path.name: len(_PIECE.findall(item.caption)) for item in examples}
+    pieces = {
+        item.path.name: max(len(_PIECE.findall(caption)) for caption in item.captions)
+        for item in examples
+    }
     long = {name: count for name, count in pieces.items() if count > _CAPTION_TOKENS}
     if long:
         worst = max(long, key=lambda name: long[name])
@@ -104,9 +107,9 @@ def captions_cut_off(_plan: Plan, survey: Survey) -> Iterator[Finding]:
 
 def captions_mostly_dropped(plan: Plan, _survey: Survey) -> Iterator[Finding]:
     """SF309. Ho & Salimans 2022, section 3.2, dropped 10 to 20 %."""
-    dropped = plan.config.data.caption_dropout
+    dropped = plan.config.captions.dropout
     if dropped > _MUCH_DROPOUT:
-        change = Change("data.caption_dropout", "0.1", f"{dropped:g}")
+        change = Change("captions.dropout", "0.1", f"{dropped:g}")
         values: dict[str, Value] = {"percent": 100 * dropped}
         yield Finding("SF309", "warning", change.path, values, changes=(change,))
 

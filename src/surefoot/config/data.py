@@ -30,12 +30,6 @@ class DataConfig(Section):
     """Side in pixels; pictures are scaled to cover it and cropped at the centre. `auto` is what
     the model was trained on."""
 
-    captions: Literal["required", "optional"] = "required"
-    """`optional`: a picture without a `.txt` gets an empty caption."""
-
-    caption_dropout: Annotated[float, Field(ge=0, le=1)] = 0.1
-    """Share of captions left empty, so that guidance keeps working."""
-
     flip: bool = False
     """Mirror half of the pictures. Not for things with a left and a right, such as letters."""
 

@@ -26,7 +26,7 @@ from surefoot.config.schedule import (
     PolynomialConfig,
     RexConfig,
 )
-from surefoot.config.section import CODE, DEVICE, NAME, PATH, WORDS, key_help
+from surefoot.config.section import CODE, DEVICE, LINE, NAME, PATH, WORDS, key_help
 from surefoot.config.tuning import DoraConfig, FullConfig, LohaConfig, LokrConfig, LoraConfig
 from surefoot.finding import Change, Finding, Refused, Value
 from surefoot.language import N_
@@ -276,6 +276,7 @@ _EXPECTED = {
 _PATTERNS = {
     NAME: N_("letters, digits, dots, - and _, beginning with a letter or digit"),
     PATH: N_("a path, on one line"),
+    LINE: N_("text on one line"),
     CODE: N_("a code such as SF107"),
     WORDS: N_("text that is not empty"),
     DEVICE: N_("auto, cpu, cuda, cuda:1 or mps, in quotes"),

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from surefoot.config.captions import CaptionsConfig
 from surefoot.config.data import DataConfig
 from surefoot.config.objective import ObjectiveConfig
 from surefoot.config.optimizer import AdafactorConfig, OptimizerConfig
@@ -116,6 +117,9 @@ class RunConfig(Section):
 
     data: DataConfig
     """The pictures to learn from."""
+
+    captions: CaptionsConfig = CaptionsConfig()
+    """What becomes of their captions at each step."""
 
     objective: ObjectiveConfig = ObjectiveConfig()
     """What is minimised."""

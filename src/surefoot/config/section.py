@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$"
 PATH = r"^[^\x00-\x1f]+$"
+LINE = r"^[^\x00-\x1f]*$"
 CODE = r"^SF[0-9]{3}$"
 WORDS = r"\S"
 DEVICE = r"^(auto|cpu|mps|cuda(:[0-9]{1,3})?)$"

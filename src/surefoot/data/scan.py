@@ -35,10 +35,10 @@ CAPTION_SUFFIX = ".txt"
 
 @dataclass(frozen=True)
 class Example:
-    """A picture that can be read, with its caption; width and height in pixels, upright."""
+    """A picture that can be read, with its captions, at least one; width and height upright."""
 
     path: Path
-    caption: str
+    captions: tuple[str, ...]
     width: int
     height: int
 
@@ -74,7 +74,9 @@ class _Listing:
     problems: list[Problem]
 
 
-def scan_folder(folder: Path, *, need_captions: bool, threads: int = 4) -> Scan:
+def scan_folder(
+    folder: Path, *, need_captions: bool, several: bool = False, threads: int = 4
+) -> Scan:
     """Read every picture below `folder` once, whole, and its caption.
 
     The caption of `cat.png` is `cat.txt` beside it, in UTF-8. Names that begin with a dot are
@@ -83,6 +85,7 @@ def scan_folder(folder: Path, *, need_captions: bool, threads: int = 4) -> Scan:
     Args:
         folder: where to look, at any depth.
         need_captions: whether a missing or empty caption is a problem; if not, it is "".
+        several: whether each line of a caption file is a caption of its own.
         threads: pictures decoded at once.
 
     Returns:
@@ -96,7 +99,9 @@ def scan_folder(folder: Path, *, need_captions: bool, threads: int = 4) -> Scan:
     if not listing.images:
         problems.append(Problem("folder_without_images", folder, ""))
     examples: list[Example] = []
-    examine = partial(_examine, captions=listing.captions, need_captions=need_captions)
+    examine = partial(
+        _examine, captions=listing.captions, need_captions=need_captions, several=several
+    )
     images = sorted(listing.images, key=lambda path: _position(path, folder))
     with ThreadPoolExecutor(max_workers=threads, thread_name_prefix="scan") as pool:
         for found in pool.map(examine, images):
@@ -170,7 +175,9 @@ def _captions_without_image(listing: _Listing) -> list[Problem]:
     ]
 
 
-def _examine(image: Path, *, captions: dict[tuple[Path, str], Path], need_captions: bool) -> Scan:
+def _examine(
+    image: Path, *, captions: dict[tuple[Path, str], Path], need_captions: bool, several: bool
+) -> Scan:
     """Read one picture and its caption: one example, or every problem of the two."""
     problems: list[Problem] = []
     width = height = 0
@@ -189,7 +196,8 @@ def _examine(image: Path, *, captions: dict[tuple[Path, str], Path], need_captio
         problems.append(Problem("caption_missing", image, image.stem + CAPTION_SUFFIX))
     if problems:
         return Scan((), tuple(problems))
-    return Scan((Example(image, caption, width, height),), ())
+    lines = [line.strip() for line in caption.splitlines() if line.strip()] if several else []
+    return Scan((Example(image, tuple(lines) or (caption,), width, height),), ())
 
 
 def _read_caption(path: Path, *, need_captions: bool) -> tuple[str, list[Problem]]:

@@ -242,6 +242,7 @@ def _validation(
         _encoded(plan, family, cache, survey.validation.examples),
         family,
         conditioning,
+        plan.config.captions,
         draws=plan.config.validation.draws,
         batch_size=plan.config.train.batch_size,
         seed=plan.config.seed,

@@ -148,7 +148,7 @@ def _tags(plan: Plan, survey: Survey) -> dict[str, dict[str, int]]:
     folders = plan.config.data.folders
     return {
         f"{folder.repeats}_{Path(folder.path).name}": tag_frequency(
-            example.caption for example in scan.examples
+            example.captions[0] for example in scan.examples
         )
         for folder, scan in zip(folders, survey.data, strict=True)
     }

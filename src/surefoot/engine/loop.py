@@ -10,7 +10,7 @@ from torch import Tensor
 
 from surefoot.config.tuning import FullConfig
 from surefoot.data.batches import step_generator
-from surefoot.data.captions import drop_caption
+from surefoot.data.captions import drawn_caption
 from surefoot.data.randomness import torch_generator
 from surefoot.engine.attach import HALF
 from surefoot.engine.last_good import keep_last_good
@@ -109,10 +109,7 @@ def _loss(session: Session, step: int, part: int) -> Tensor:
     draws = [torch_generator(config.seed, "step", step, place) for place in places]
     choices = [step_generator(config.seed, "choices", step, place) for place in places]
     flips = [bool(choice.random() < (0.5 if config.data.flip else 0.0)) for choice in choices]
-    captions = [
-        drop_caption(session.pictures.examples[index].caption, config.data.caption_dropout, choice)
-        for index, choice in zip(indices, choices, strict=True)
-    ]
+    captions = _captions(session, step, places, indices)
     latents = session.pictures.draw(indices, flips, draws)
     noised = add_drawn_noise(config.objective, process, latents, draws)
     half = HALF.get(config.train.precision)
@@ -120,6 +117,16 @@ def _loss(session: Session, step: int, part: int) -> Tensor:
         states = session.conditioning(captions)
         output = session.family.denoise(noised.noisy.to(device), noised.timestep.to(device), states)
     return losses_of(config.objective, process, output, noised).mean()
+
+
+def _captions(session: Session, step: int, places: range, indices: list[int]) -> list[str]:
+    config, examples = session.plan.config, session.pictures.examples
+    return [
+        drawn_caption(
+            examples[index].captions, config.captions, seed=config.seed, step=step, position=place
+        )
+        for place, index in zip(places, indices, strict=True)
+    ]
 
 
 def gradient_norm(session: Session) -> float:

@@ -6,6 +6,8 @@ from typing import final
 
 import torch
 
+from surefoot.config.captions import CaptionsConfig
+from surefoot.data.captions import plain_caption
 from surefoot.data.encoded import EncodedPictures
 from surefoot.data.randomness import torch_generator
 from surefoot.engine.conditioning import Conditioning
@@ -25,6 +27,7 @@ class Validation:
         pictures: EncodedPictures,
         family: Family,
         conditioning: Conditioning,
+        captions: CaptionsConfig,
         *,
         draws: int,
         batch_size: int,
@@ -34,6 +37,7 @@ class Validation:
         self._pictures = pictures
         self._family = family
         self._conditioning = conditioning
+        self._captions = captions
         self._draws = draws
         self._batch_size = batch_size
         self._seed = seed
@@ -56,7 +60,10 @@ class Validation:
                 noisy = schedule.add_noise(latents, noise, timestep)
                 target = schedule.target(latents, noise, timestep)
                 states = self._conditioning(
-                    [self._pictures.examples[index].caption for index in indices]
+                    [
+                        plain_caption(self._pictures.examples[index].captions, self._captions)
+                        for index in indices
+                    ]
                 )
                 # No more pictures at once than in training, which fitted into memory.
                 for part in torch.arange(len(indices)).split(self._batch_size):

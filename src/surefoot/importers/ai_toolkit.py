@@ -255,6 +255,21 @@ def _schedule(account: Account) -> None:
                 account.find("SF716", "warning", key)
 
 
+def _captions(account: Account) -> None:
+    key = "trigger_word" if account.has("trigger_word") else "datasets.0.trigger_word"
+    if word := account.text(key):
+        account.set("captions.trigger", word, key)
+    here = "datasets.0"
+    account.set(
+        "captions.shuffle", account.flag(f"{here}.shuffle_tokens"), f"{here}.shuffle_tokens"
+    )
+    account.set(
+        "captions.keep_tags", account.whole(f"{here}.keep_tokens", 0), f"{here}.keep_tokens"
+    )
+    rate = account.number(f"{here}.token_dropout_rate", 0.0)
+    account.set("captions.tag_dropout", rate, f"{here}.token_dropout_rate")
+
+
 def _data(account: Account) -> None:
     folders: list[tuple[str, int]] = []
     number = 0
@@ -279,9 +294,10 @@ def _data(account: Account) -> None:
     several = isinstance(sizes, tuple) and len(sizes) > 1
     account.set("data.resolution", side or 512, "datasets.0.resolution",
                 FIRST_OF_SEVERAL if several else "")  # fmt: skip
-    account.set("data.captions", "optional")
+    account.set("captions.missing", "empty")
+    _captions(account)
     key = "datasets.0.caption_dropout_rate"
-    account.set("data.caption_dropout", account.number(key, 0.0), key)
+    account.set("captions.dropout", account.number(key, 0.0), key)
     if account.flag("datasets.0.flip_x"):
         account.set("data.flip", True, "datasets.0.flip_x")
     account.use("datasets.0.cache_latents_to_disk", "data.cache")

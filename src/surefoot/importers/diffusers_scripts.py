@@ -155,8 +155,8 @@ def _data(account: Account) -> None:
     side = whole_side(account.text("resolution", "512"))
     if side >= 8:
         account.set("data.resolution", side, "resolution")
-    account.set("data.captions", "optional")
-    account.set("data.caption_dropout", 0.0)
+    account.set("captions.missing", "empty")
+    account.set("captions.dropout", 0.0)
     if account.flag("random_flip"):
         account.set("data.flip", True, "random_flip")
     prompt = account.text("validation_prompt")

@@ -158,9 +158,9 @@ def _schedule(account: Account) -> None:
 def _data(account: Account) -> None:
     set_folders(account, [])
     account.drop("dataset", OTHER_FILE, trainer="diffusion-pipe")
-    account.set("data.captions", "optional")
+    account.set("captions.missing", "empty")
     rate = account.number("uncond_fraction", 0.0)
-    account.set("data.caption_dropout", rate, "uncond_fraction")
+    account.set("captions.dropout", rate, "uncond_fraction")
     name = PurePath(account.text("output_dir", "imported")).name
     account.set("name", run_name(name), "output_dir")
     every = account.whole("save_every_n_steps", 0)

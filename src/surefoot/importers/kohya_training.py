@@ -29,6 +29,13 @@ NO_DROPOUT_WITH_LENGTHS = N_("LyCORIS ignores it together with dora_wd")
 ZERO_IS_RANK = N_("0 stands for the rank")
 REPEATS_IN_NAMES = N_("its folders 10_name are repeated as often as their names say")
 
+_CAPTION_TEXTS = {
+    "caption_separator": "separator",
+    "keep_tokens_separator": "keep_mark",
+    "caption_prefix": "prefix",
+    "caption_suffix": "suffix",
+}
+
 
 def set_network(account: Account) -> None:
     """Sets an adapter from network_module, network_dim, network_alpha and network_args."""
@@ -153,9 +160,7 @@ def set_data(account: Account) -> None:
     side = whole_side(str(resolution[0] if isinstance(resolution, tuple) else resolution))
     if side:
         account.set("data.resolution", side, "resolution")
-    account.set("data.captions", "optional")
-    rate = account.number("caption_dropout_rate", 0.0)
-    account.set("data.caption_dropout", rate, "caption_dropout_rate")
+    _captions(account)
     if account.flag("flip_aug"):
         account.set("data.flip", True, "flip_aug")
     cached = account.flag("cache_latents") or account.flag("cache_latents_to_disk")
@@ -168,6 +173,25 @@ def set_data(account: Account) -> None:
     else:
         steps = account.whole("max_train_steps", 1600)
         set_steps(account, epochs=0, epochs_key="", steps=steps, steps_key="max_train_steps")
+
+
+def _captions(account: Account) -> None:
+    account.set("captions.missing", "empty")
+    rate = account.number("caption_dropout_rate", 0.0)
+    account.set("captions.dropout", rate, "caption_dropout_rate")
+    account.set("captions.shuffle", account.flag("shuffle_caption"), "shuffle_caption")
+    account.set("captions.keep_tags", account.whole("keep_tokens", 0), "keep_tokens")
+    if account.number("caption_tag_dropout_rate", 0.0) > 0:
+        rate = account.number("caption_tag_dropout_rate", 0.0)
+        account.set("captions.tag_dropout", rate, "caption_tag_dropout_rate")
+    for theirs, ours in _CAPTION_TEXTS.items():
+        if text := account.text(theirs):
+            # sd-scripts puts a space between a caption and what stands around it.
+            around = {"caption_prefix": f"{text} ", "caption_suffix": f" {text}"}
+            account.set(f"captions.{ours}", around.get(theirs, text), theirs)
+    if account.flag("enable_wildcard"):
+        account.set("captions.wildcards", True, "enable_wildcard")
+        account.set("captions.lines", "several")
 
 
 def _folders(given: str) -> list[tuple[str, int]]:

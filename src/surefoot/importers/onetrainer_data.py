@@ -21,9 +21,9 @@ def set_onetrainer_data(account: Account) -> None:
     resolution = account.text("resolution", "512")
     reason = FIRST_OF_SEVERAL if "," in resolution or "x" in resolution else ""
     account.set("data.resolution", whole_side(resolution) or "auto", "resolution", reason)
-    account.set("data.captions", "optional")
+    account.set("captions.missing", "empty")
     key = "text_encoder.dropout_probability"
-    account.set("data.caption_dropout", account.number(key, 0.0), key)
+    account.set("captions.dropout", account.number(key, 0.0), key)
     cached = account.flag("latent_caching", True)
     account.set("data.cache", "disk" if cached else "off", "latent_caching")
     name = account.text("output_model_destination", "models/model.safetensors")

@@ -239,9 +239,9 @@ def _data(account: Account) -> None:
         side = whole_side(account.text("resolution", "1024"))
         if side >= 8:
             account.set("data.resolution", side, "resolution")
-    account.set("data.captions", "optional")
+    account.set("captions.missing", "empty")
     key = "caption_dropout_probability"
-    account.set("data.caption_dropout", account.number(key, 0.1), key)
+    account.set("captions.dropout", account.number(key, 0.1), key)
     prompt = account.text("validation_prompt")
     if prompt:
         account.set("preview.prompts", (prompt,), "validation_prompt")
