@@ -85,6 +85,7 @@ class Trainer:
             self._held_out,
             family,
             session.conditioning,
+            plan.config.captions,
             draws=plan.config.validation.draws,
             batch_size=plan.config.train.batch_size,
             seed=_VALIDATION_SEED,
