@@ -35,7 +35,8 @@ def values(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     pictures = write_pictures(folder / "pictures", 8)
     written = settings(model, pictures, pictures)
     written["validation"] = {"folder": "off"}
-    written["data"] |= {"flip": True, "caption_dropout": 0.3}
+    written["data"] |= {"flip": True}
+    written["captions"] = {"dropout": 0.3, "shuffle": True}
     written["train"] |= {"steps": STEPS, "batch_size": 4}
     return written
 
