@@ -13,7 +13,9 @@ from torch import Tensor, nn
 
 from surefoot.engine import loop
 from surefoot.engine.session import Session
+from surefoot.optim.frozen_weight import frozen_weight
 from surefoot.tuning.layers import AdapterLayer
+from surefoot.tuning.quantised import quantise
 from surefoot.tuning.trainable import disabled
 from tests.engine.small_runs import (
     prepare,
@@ -97,6 +99,23 @@ def test_adapter_begins_without_effect_and_the_base_is_near_the_precise_one(
     torch.testing.assert_close(kept, without, rtol=2e-2, atol=2e-2 if kind == "bf16" else 1e-4)
     off = float((kept - precise).norm() / precise.norm())
     assert 1e-5 < off < MOST_OFF[kind]
+
+
+@pytest.mark.parametrize("kind", [item for item in KINDS if item.values[0] != "bf16"])
+def test_quantised_layers_of_any_width_answer_by_their_numbers_in_evaluation_too(kind: Any) -> None:
+    generator = torch.Generator().manual_seed(0)
+    for width in (160, 64, 24):
+        model = nn.Sequential(nn.Linear(width, 32)).eval()
+        before = model[0].weight.detach().clone()
+        assert quantise(model, kind, torch.float32) == 1
+        x = torch.randn(3, width, generator=generator)
+        with torch.no_grad():
+            output = model(x)
+        numbers = frozen_weight(model[0], "weight").float()
+        assert float((numbers - before).norm() / before.norm()) < 0.15
+        expected = nn.functional.linear(x, numbers, model[0].bias)
+        # bitsandbytes rounds the inputs of an 8 bit layer to 8 bits too.
+        assert float((output - expected).norm() / expected.norm()) < 2e-2
 
 
 @pytest.mark.parametrize("kind", KINDS)

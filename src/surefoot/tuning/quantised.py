@@ -48,6 +48,9 @@ def _bitsandbytes(layer: nn.Linear, kind: Literal["nf4", "int8"], compute: torch
     sizes = layer.in_features, layer.out_features, layer.bias is not None
     if kind == "nf4":
         made = modules.Linear4bit(*sizes, compute_dtype=compute, quant_type="nf4")
+        # Some CPUs would have it lay the weight out anew at the first call in evaluation, in a way
+        # that cannot be read back, and that widths such as 160 do not fit.
+        made.support_avx512bf16_for_cpu = False
     else:
         # No threshold: with one, single inputs would be multiplied apart in float16.
         made = modules.Linear8bitLt(*sizes, has_fp16_weights=False, threshold=0.0)
