@@ -176,7 +176,15 @@ _LOOKS = ("name", "folder", "preview", "save", "validation", "waive", "watch")
 # How it trains from here on may change too; which weights move, and what they are shown, may not.
 _SETTINGS = ("optimizer", "schedule", "objective")
 _TRAIN_SETTINGS = frozenset(
-    {"steps", "clip_grad_norm", "precision", "gradient_checkpointing", "ema"}
+    {
+        "steps",
+        "clip_grad_norm",
+        "precision",
+        "gradient_checkpointing",
+        "ema",
+        "ema_device",
+        "offload",
+    }
 )
 
 

@@ -301,6 +301,16 @@ _WORDS: dict[str, Words] = {
                   "base_weights where the memory allows it"),),
         source="Dettmers et al. 2023, QLoRA; SimpleTuner's quick start of FLUX; PEFT issue 1518",
     ),
+    "SF163": Words(
+        N_("train.offload moves frozen weights, and there are none to move: {reason}"),
+        helps=(N_("set train.offload = 0, or tune by an adapter on weights that are not "
+                  "quantised"),),
+    ),
+    "SF164": Words(
+        N_("train.offload saves nothing without gradient_checkpointing: the weights stay on the "
+           "device until the backward pass has used them"),
+        helps=(N_("set train.gradient_checkpointing = true"),),
+    ),
     **TUNING_WORDS,
     **FORMAT_WORDS,
     "SF401": Words(
@@ -374,6 +384,8 @@ STALLS = N_("It stays practically zero: expect pictures close to the base model.
 RUNS_AWAY = N_("Once its RMS passes the floor its steps grow with it: first nothing, then noise.")
 CONSTANT_RATE = N_("a constant rate of 1e-2")
 RAMP_RATE = N_("a ramp of 1e-6 a step")
+TRAINED = N_("full fine-tuning trains all of them")
+ROUNDED = N_("quantised weights cannot be moved about")
 NORMS = N_("DoRA's magnitudes begin as the norms of the rounded weights.")
 UPDATES = N_("The update makes up for a part of it.")
 

@@ -106,14 +106,16 @@ def test_quantised_layers_of_any_width_answer_by_their_numbers_in_evaluation_too
     generator = torch.Generator().manual_seed(0)
     for width in (160, 64, 24):
         model = nn.Sequential(nn.Linear(width, 32)).eval()
-        before = model[0].weight.detach().clone()
+        before = frozen_weight(model[0], "weight").detach().clone()
         assert quantise(model, kind, torch.float32) == 1
         x = torch.randn(3, width, generator=generator)
         with torch.no_grad():
             output = model(x)
         numbers = frozen_weight(model[0], "weight").float()
         assert float((numbers - before).norm() / before.norm()) < 0.15
-        expected = nn.functional.linear(x, numbers, model[0].bias)
+        layer = model[0]
+        assert isinstance(layer, nn.Linear)
+        expected = nn.functional.linear(x, numbers, layer.bias)
         # bitsandbytes rounds the inputs of an 8 bit layer to 8 bits too.
         assert float((output - expected).norm() / expected.norm()) < 2e-2
 

@@ -121,3 +121,15 @@ def test_gradient_checkpointing_ends_with_the_same_weights_to_the_bit(
     assert plain.losses == again.losses
     for name, weight in plain.after.items():
         assert torch.equal(weight, again.after[name]), name
+
+
+@pytest.mark.parametrize("share", [0.5, 1.0])
+def test_offloaded_blocks_end_with_the_same_weights_to_the_bit(
+    share: float, values: dict[str, Any], tmp_path: Path
+) -> None:
+    changes = {"tuning": TUNINGS["dora"], "train__gradient_checkpointing": True}
+    plain = Trained(prepare(tmp_path / "plain", values, **changes))
+    moved = Trained(prepare(tmp_path / "moved", values, train__offload=share, **changes))
+    assert plain.losses == moved.losses
+    for name, weight in plain.after.items():
+        assert torch.equal(weight, moved.after[name]), name

@@ -12,7 +12,7 @@ from surefoot.optim.library import installed
 from surefoot.optim.lost_steps import smallest_change
 from surefoot.plan import Plan
 from surefoot.survey import Survey
-from surefoot.wording import NORMS, UPDATES
+from surefoot.wording import NORMS, ROUNDED, TRAINED, UPDATES
 
 _MUCH = 0.1
 """Share of the steps: less than this is lost in the last, small steps of any schedule."""
@@ -68,6 +68,24 @@ def quantised_base(plan: Plan, _survey: Survey) -> Iterator[Finding]:
         yield Finding("SF139", "note", "tuning.base_weights", values)
 
 
+def offload_without_frozen_blocks(plan: Plan, _survey: Survey) -> Iterator[Finding]:
+    """SF163. What is trained has to stay on the device, and quantised weights are made there."""
+    tuning = plan.config.tuning
+    whole = isinstance(tuning, FullConfig)
+    if plan.config.train.offload and (whole or tuning.base_weights in QUANTISED_BY):
+        values: dict[str, Value] = {"reason": TRAINED if whole else ROUNDED}
+        change = Change("train.offload", "0", f"{plan.config.train.offload:g}", same=True)
+        yield Finding("SF163", "error", "train.offload", values, changes=(change,))
+
+
+def offload_without_checkpointing(plan: Plan, _survey: Survey) -> Iterator[Finding]:
+    """SF164. What is computed once has its weights kept until the backward pass."""
+    train = plan.config.train
+    if train.offload and not train.gradient_checkpointing:
+        change = Change("train.gradient_checkpointing", "true", "false", same=True)
+        yield Finding("SF164", "warning", "train.offload", changes=(change,))
+
+
 def stepped_before_unscaled(plan: Plan, _survey: Survey) -> Iterator[Finding]:
     """SF136. In float16 the whole gradient has to be seen before any of it is used.
 
@@ -120,6 +138,8 @@ MEMORY_RULES = (
     precision_beyond_the_weights,
     quantiser_not_installed,
     quantised_base,
+    offload_without_frozen_blocks,
+    offload_without_checkpointing,
     stepped_before_unscaled,
     average_kept_apart_of_nothing,
     clipped_before_all_are_there,

@@ -31,6 +31,11 @@ class TrainConfig(Section):
     gradient_checkpointing: bool = False
     """Compute activations twice to hold fewer of them."""
 
+    offload: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Share of the UNet's blocks whose frozen weights stay in main memory and go to the device
+    while their block computes: less memory there, slower steps. For adapters, with
+    `gradient_checkpointing`."""
+
     ema: Annotated[float, Field(gt=0, lt=1)] | Off = "off"
     """Decay of a moving average of the trained weights, which is then what is exported. After n
     steps it is at most (1 + n) / (10 + n), so that a short run is not left behind."""

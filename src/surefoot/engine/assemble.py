@@ -22,6 +22,7 @@ from surefoot.engine.conditioning import Conditioning
 from surefoot.engine.ema import MovingAverage
 from surefoot.engine.events import Events
 from surefoot.engine.loss_scale import LossScale
+from surefoot.engine.offload import Offload
 from surefoot.engine.optimizer import build_optimizer
 from surefoot.engine.optimizer_state import OptimizerMemory, kind_and_version
 from surefoot.engine.schedule_free import ScheduleFreeAverage
@@ -58,6 +59,8 @@ def assemble(plan: Plan, survey: Survey, events: Events, state: State | None) ->
     scale = LossScale() if train.precision == "fp16" else None
     if train.gradient_checkpointing:
         family.enable_gradient_checkpointing()
+    if train.offload:
+        Offload(family.blocks(), train.offload, device)
     conditioning = Conditioning(family, "text_encoder" in plan.config.tuning.parts)
     cache = _open_cache(plan, family, events)
     examples = [example for scan in survey.data for example in scan.examples]

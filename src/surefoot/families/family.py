@@ -61,6 +61,10 @@ class Family(Protocol):
         """The weights that latents depend on: the key of the latent cache."""
         ...
 
+    def blocks(self) -> list[nn.Module]:
+        """What gradient checkpointing computes twice, one by one, in the order of calls."""
+        ...
+
     def enable_gradient_checkpointing(self) -> None:
         """Trades time for memory in the trained parts."""
         ...

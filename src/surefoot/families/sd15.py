@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from diffusers.models.attention import BasicTransformerBlock
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+from diffusers.models.resnet import ResnetBlock2D
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import (
     StableDiffusionPipeline,
@@ -114,6 +116,12 @@ class StableDiffusion:
         """The autoencoder's weights, and the factor on its latents."""
         factor = torch.tensor(self._scaling_factor)
         return {**self._vae.state_dict(), "scaling_factor": factor}
+
+    def blocks(self) -> list[nn.Module]:
+        """The UNet's residual and transformer blocks."""
+        kinds = ResnetBlock2D, BasicTransformerBlock
+        parts = self._unet.down_blocks, self._unet.mid_block, self._unet.up_blocks
+        return [item for part in parts for item in part.modules() if isinstance(item, kinds)]
 
     def enable_gradient_checkpointing(self) -> None:
         """Both trained parts compute activations twice."""

@@ -140,7 +140,9 @@ class AdapterLayer(nn.Module, ABC):
         Raises:
             ValueError: What the frozen weight is stored as cannot be read.
         """
-        return adapted_weight(self.frozen_weight(), self.state())
+        state = self.state()
+        device = next(self.parameters(recurse=False)).device  # the frozen weight may be elsewhere
+        return adapted_weight(self.frozen_weight().to(device), state)
 
     def frozen_weight(self) -> Tensor:
         """The frozen weight in numbers, (out, in / groups, *kernel); a quantised one is a copy.
