@@ -83,6 +83,16 @@ RULE_WORDS: dict[str, Words] = {
            "run begins anew"),
         helps=(N_("lower save.every, or set it to \"auto\""),),
     ),
+    "SF163": Words(
+        N_("train.offload moves frozen weights, and there are none to move: {reason}"),
+        helps=(N_("set train.offload = 0, or tune by an adapter on weights that are not "
+                  "quantised"),),
+    ),
+    "SF164": Words(
+        N_("train.offload saves nothing without gradient_checkpointing: the weights stay on the "
+           "device until the backward pass has used them"),
+        helps=(N_("set train.gradient_checkpointing = true"),),
+    ),
     "SF201": Words(
         N_("the config says {asked}, the model's scheduler says {found}"),
         notes=(N_("trained on the wrong target, the model turns to noise within a few hundred "

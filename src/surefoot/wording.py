@@ -301,16 +301,6 @@ _WORDS: dict[str, Words] = {
                   "base_weights where the memory allows it"),),
         source="Dettmers et al. 2023, QLoRA; SimpleTuner's quick start of FLUX; PEFT issue 1518",
     ),
-    "SF163": Words(
-        N_("train.offload moves frozen weights, and there are none to move: {reason}"),
-        helps=(N_("set train.offload = 0, or tune by an adapter on weights that are not "
-                  "quantised"),),
-    ),
-    "SF164": Words(
-        N_("train.offload saves nothing without gradient_checkpointing: the weights stay on the "
-           "device until the backward pass has used them"),
-        helps=(N_("set train.gradient_checkpointing = true"),),
-    ),
     **TUNING_WORDS,
     **FORMAT_WORDS,
     "SF401": Words(

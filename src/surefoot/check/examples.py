@@ -93,7 +93,6 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "SF304": ("data.resolution=128",),
     "SF307": ("train.steps=3",),
     "SF309": ("captions.dropout=0.9",),
-    "SF309": ("data.caption_dropout=0.9",),
     "SF163": (_FULL, "train.offload=0.5"),
     "SF164": ("train.offload=0.5",),
     "SF401": ('waive=[{code="SF107", reason="known"}]',),
