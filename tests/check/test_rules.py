@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from surefoot.check import memory_rules
 from surefoot.check.render import render_finding
 from surefoot.check.rules import RULES, review
 from surefoot.finding import LEVELS, Finding
@@ -389,14 +388,3 @@ def test_optimizers_that_round_to_the_nearest_are_told_to_lose_steps(
 def test_gradients_that_cannot_be_clipped_are_not_said_to_be_clipped_twice(tmp_path: Path) -> None:
     overrides = ("optimizer.step_in_backward=true", "train.clip_grad_norm=1.0")
     assert with_code(look(write_run(tmp_path), *overrides)[2], "SF105") == []
-
-
-@pytest.mark.parametrize(("kind", "package"), [("nf4", "bitsandbytes"), ("torchao_fp8", "torchao")])
-def test_base_that_needs_a_library_which_is_not_there_is_refused(
-    kind: str, package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    run_file = write_run(tmp_path)
-    for there in (True, False):
-        monkeypatch.setattr(memory_rules, "installed", lambda _package, there=there: there)
-        found = with_code(look(run_file, f"tuning.base_weights={kind}")[2], "SF138")
-        assert [item.values["package"] for item in found] == ([] if there else [package])

@@ -6,7 +6,10 @@ import json
 import shutil
 from pathlib import Path
 
+import pytest
+
 from surefoot.builtin import BUILTIN_MODEL
+from surefoot.check import memory_rules
 from tests.check.test_rules import with_code
 from tests.run_files import look, write_run
 
@@ -46,3 +49,14 @@ def test_schedule_that_ends_without_signal_is_not_for_predicted_noise(tmp_path: 
     mended = look(run_file, "model.prediction=v_prediction")[2]
     assert {item.code for item in mended} == {"SF201", "SF206"}
     assert [item.code for item in look(run_file, "objective.snr_gamma=off")[2]] == ["SF203"]
+
+
+@pytest.mark.parametrize(("kind", "package"), [("nf4", "bitsandbytes"), ("torchao_fp8", "torchao")])
+def test_base_that_needs_a_library_which_is_not_there_is_refused(
+    kind: str, package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_file = write_run(tmp_path)
+    for there in (True, False):
+        monkeypatch.setattr(memory_rules, "installed", lambda _package, there=there: there)
+        found = with_code(look(run_file, f"tuning.base_weights={kind}")[2], "SF138")
+        assert [item.values["package"] for item in found] == ([] if there else [package])
