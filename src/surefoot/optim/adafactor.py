@@ -20,12 +20,12 @@ from surefoot.optim.adafactor_group import (
     read_as_transformers,
     warn_of_zeros,
 )
-from surefoot.optim.blocks import Rule
 from surefoot.optim.rounding import Rounding
 from surefoot.optim.scaling import ScaleParameter, StepScale, step_scale
 from surefoot.optim.schedules import relative_rate
-from surefoot.optim.stacks import Run, Stack, State, begin, build_stacks, runs
+from surefoot.optim.stacks import Run, Stack, State, begin, build_stacks, is_sharded, runs
 from surefoot.optim.stepping import step_runs
+from surefoot.optim.update import Rule
 
 
 class Adafactor(Optimizer):
@@ -62,6 +62,9 @@ class Adafactor(Optimizer):
     not factored. The state is float32. Tensors of one shape are stepped together. A gradient that
     is not finite leaves its weight and its moments as they are, while its step is counted;
     `refused` counts them.
+
+    Tensors that are sharded along their first axis (DTensor, FSDP2) are stepped as whole ones, but
+    for the order in which numbers are added up. Every process has to take each step then.
     """
 
     def __init__(
@@ -163,7 +166,7 @@ class Adafactor(Optimizer):
         """Takes one step for every tensor that has a gradient.
 
         Raises:
-            RuntimeError: If a gradient is sparse.
+            RuntimeError: If a gradient is sparse, or a tensor sharded in another way than FSDP2's.
         """
         loss = None
         if closure is not None:
@@ -176,7 +179,30 @@ class Adafactor(Optimizer):
                 found.extend(runs(stack, _gradients(stack.parameters)))
             group = cast(AdafactorGroup, self.param_groups[index])
             self._finite[index] = self._step_runs(group, found)
+        self._step_sharded()
         return loss
+
+    def _step_sharded(self) -> None:
+        groups = [cast(AdafactorGroup, group) for group in self.param_groups]
+        if not any(is_sharded(parameter) for group in groups for parameter in group["params"]):
+            return
+        # Here, since not every torch has what it imports.
+        from surefoot.optim.sharded import ShardStep, next_step, step_sharded
+
+        found: list[ShardStep] = []
+        states = cast(MutableMapping[Tensor, State], self.state)
+        position = 0
+        for group in groups:
+            check_layers(group)
+            gradients = _gradients(group["params"])
+            members = zip(group["params"], gradients, step_scales(group), strict=True)
+            for place, (parameter, gradient, scale) in enumerate(members, start=position):
+                if gradient is not None and is_sharded(parameter) and parameter.numel() > 0:
+                    state, step = next_step(states, parameter)
+                    told = (state, place, scale.floor, step, _rule(group, step))
+                    found.append(ShardStep(parameter, gradient, *told))
+            position += len(group["params"])
+        self._finite[-1] = step_sharded(found)
 
     @torch.no_grad()
     def step_parameter(self, parameter: Tensor) -> None:
@@ -184,8 +210,13 @@ class Adafactor(Optimizer):
 
         Raises:
             KeyError: If the tensor is not one of this optimizer's.
-            RuntimeError: If its gradient is sparse.
+            RuntimeError: If its gradient is sparse, or it is sharded.
         """
+        if is_sharded(parameter):
+            raise RuntimeError(
+                "Adafactor steps sharded tensors (DTensor, FSDP2) together, not one by one within "
+                "the backward pass; call step() after it"
+            )
         index, stack, place = self._place_of(parameter)
         (gradient,) = _gradients([parameter])
         if gradient is not None:
@@ -217,7 +248,7 @@ class Adafactor(Optimizer):
         # Of each group: its options, its members, and the stacks that follow from both.
         self._stacks: dict[int, tuple[object, object, list[Stack]]] = {}
         self._places: dict[Tensor, tuple[int, Stack, int]] = {}
-        # By group after `step`, by tensor after `step_parameter`.
+        # By group after `step`, with -1 for all sharded tensors; by tensor after `step_parameter`.
         self._finite: dict[int | Tensor, list[Tensor]] = {}
 
     def _stacks_of(self, index: int) -> list[Stack]:
@@ -248,26 +279,31 @@ class Adafactor(Optimizer):
         finite: list[Tensor] = []
         # Together; apart only if they have other steps behind them, which means other decays.
         for step in sorted({run.step for run in found}):
-            rate = group["lr"]
-            if group["relative_step"]:
-                rate = relative_rate(step, warmup_init=group["warmup_init"])
-            rule = Rule(
-                new=float(step ** group["decay_rate"]),
-                rate=rate,
-                slope=_scale(group, 0.0, 0).slope,
-                eps1=group["eps1"],
-                clip_threshold=group["clip_threshold"],
-                beta1=group["beta1"],
-                weight_decay=group["weight_decay"],
-                maximize=group["maximize"],
-                rounding=group["rounding"],
-                seed=group["seed"],
-            )
+            rule = _rule(group, step)
             together = [run for run in found if run.step == step]
             for run in together:
                 begin(run, rule)
             finite += step_runs(together, rule)
         return finite
+
+
+def _rule(group: AdafactorGroup, step: int) -> Rule:
+    """What the tensors of a group share at their step of this number."""
+    rate = group["lr"]
+    if group["relative_step"]:
+        rate = relative_rate(step, warmup_init=group["warmup_init"])
+    return Rule(
+        new=float(step ** group["decay_rate"]),
+        rate=rate,
+        slope=_scale(group, 0.0, 0).slope,
+        eps1=group["eps1"],
+        clip_threshold=group["clip_threshold"],
+        beta1=group["beta1"],
+        weight_decay=group["weight_decay"],
+        maximize=group["maximize"],
+        rounding=group["rounding"],
+        seed=group["seed"],
+    )
 
 
 def _stack_options(group: AdafactorGroup) -> tuple[object, ...]:
@@ -280,11 +316,6 @@ def _gradients(parameters: Sequence[Tensor]) -> list[Tensor | None]:
     for gradient in found:
         if gradient is not None and gradient.layout is not torch.strided:
             raise RuntimeError("Adafactor takes dense gradients only")
-        if type(gradient).__name__ == "DTensor":
-            raise RuntimeError(
-                "Adafactor does not take sharded tensors (DTensor, FSDP2) yet: its row and column "
-                "means are those of a whole tensor; use DDP"
-            )
     return found
 
 

@@ -16,7 +16,6 @@ tensor is computed for all shapes of a block at once.
 
 from __future__ import annotations
 
-import math
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -25,54 +24,8 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from surefoot.optim.rounding import Rounding, subtract
-
-
-@dataclass(frozen=True)
-class Rule:
-    """The numbers of a step that the tensors of a block share."""
-
-    new: float
-    """Weight of this step's squares in the second moment, 1 - beta2."""
-    rate: float | Tensor
-    """Learning rate; a step per element is `rate * max(slope * RMS, floor)`."""
-    slope: float
-    eps1: float
-    clip_threshold: float
-    beta1: float
-    weight_decay: float
-    maximize: bool
-    rounding: Rounding
-    seed: int
-    """Of stochastic rounding."""
-
-
-@dataclass(frozen=True)
-class Members:
-    """Some tensors of one shape, and what belongs to each."""
-
-    parameters: list[Tensor]
-    gradients: list[Tensor]
-    moment: Tensor
-    """(n, rows + columns), or (n, numbers) where the second moment is not factored; float32."""
-    rows: int
-    """0 where the second moment is not factored."""
-    momentum: list[Tensor]
-    compensation: list[Tensor]
-    keys: Tensor
-    """(n,), int32: of their random numbers."""
-
-    def part(self, first: int, last: int) -> Members:
-        """The members from first to last, without last."""
-        return Members(
-            self.parameters[first:last],
-            self.gradients[first:last],
-            self.moment[first:last],
-            self.rows,
-            self.momentum[first:last],
-            self.compensation[first:last],
-            self.keys[first:last],
-        )
+from surefoot.optim.row_parts import RowParts
+from surefoot.optim.update import Members, Rule, along, clipped, is_finite, write
 
 
 def step_blocks(
@@ -185,7 +138,7 @@ def _step_together(
     mean, norm = torch.empty(2, len(size), device=size.device).unbind(0)
     loaded = _load(works, mean, rule, room)
     # Asking another device would mean to wait until it has done all it was told.
-    finite = _is_finite(mean)
+    finite = is_finite(mean)
     whole = size.is_cpu and bool(finite.all())
     for work in loaded:
         rows = work.members.rows
@@ -200,7 +153,7 @@ def _step_together(
             reciprocal[work.among] = 1.0
     # Without momentum the size goes into the one number of each row, which saves a pass.
     at_once = None if rule.beta1 > 0 else size
-    factor = _clipped(norm.mul_(per_root), reciprocal, finite, at_once, rule)
+    factor = clipped(norm.mul_(per_root), reciprocal, finite, at_once, rule)
     if rule.beta1 > 0 or rule.weight_decay > 0:
         size = size * finite
     for work in loaded:
@@ -216,7 +169,7 @@ def _step_together(
         if rule.beta1 > 0:
             _average(members.momentum, update, average, size[among], finite[among], rule)
         weights = (members.parameters, members.keys, members.compensation)
-        _write(*weights, update, size[among], rule, spare=average)
+        write(*weights, update, size[among], rule, spare=average)
     return finite
 
 
@@ -277,107 +230,34 @@ def _average(
 ) -> None:
     """Takes the updates into the averages, and overwrites them by the steps that follow."""
     torch.stack(momentum, out=average)
-    average.lerp_(update, _along((1.0 - rule.beta1) * finite, average))
+    average.lerp_(update, along((1.0 - rule.beta1) * finite, average))
     torch._foreach_copy_(momentum, average.unbind(0))
-    torch.mul(average, _along(size, average), out=update)
-
-
-def _step_in_parts(
-    members: Members, size: Tensor, per_root: Tensor, rule: Rule, block: int
-) -> Tensor:
-    """One large tensor, a few rows at a time: three passes over its gradient."""
-    parameter, gradient = members.parameters[0], members.gradients[0]
-    rows = members.rows
-    columns = parameter.numel() // rows
-    parts = list(_row_parts(rows, max(1, block // columns)))
-    spare = torch.empty(1, min(rows, parts[0].stop) * columns, device=size.device)
-
-    def squeezed(part: slice) -> Tensor:
-        return spare[:, : (part.stop - part.start) * columns].view(1, -1, columns)
-
-    def loaded(part: slice) -> Tensor:
-        values = squeezed(part)
-        values.view(gradient[part].shape).copy_(gradient[part])
-        return values
-
-    new = torch.zeros_like(members.moment)
-    for part in parts:
-        square = loaded(part).square_()
-        torch.mean(square, 2, out=new[:, part])
-        new[:, rows:].add_(square.sum(dim=1), alpha=1.0 / rows)
-    torch.lerp(members.moment, new.add_(rule.eps1), rule.new, out=new)
-    mean = new[:, :rows].mean(dim=1)
-    finite = _is_finite(mean)
-    torch.where(finite[:, None], new, members.moment, out=members.moment)
-    root = new.rsqrt_()
-    total = torch.zeros_like(mean)
-    for part in parts:
-        scaled = loaded(part).mul_(root[:, None, rows:]).mul_(root[:, part, None])
-        total.add_(scaled.square_().sum(dim=(1, 2)))
-    at_once = None if members.momentum else size
-    factor = _clipped(total.sqrt_().mul_(per_root), mean.rsqrt_(), finite, at_once, rule)
-    size = size * finite
-    for part in parts:
-        update = loaded(part).mul_(root[:, None, rows:])
-        update.mul_((root[:, part] * factor[:, None])[:, :, None])
-        update = update.nan_to_num_(0.0, 0.0, 0.0).view(1, *gradient[part].shape)
-        if members.momentum:
-            momentum = members.momentum[0][part].lerp_(update[0], (1.0 - rule.beta1) * finite)
-            torch.mul(momentum[None], size, out=update)
-        compensation = [tensor[part] for tensor in members.compensation]
-        weights = ([parameter[part]], members.keys, compensation)
-        _write(*weights, update, size, rule, part.start * columns)
-    return finite
-
-
-def _row_parts(rows: int, at_once: int) -> Iterator[slice]:
-    for first in range(0, rows, at_once):
-        yield slice(first, min(rows, first + at_once))
-
-
-def _is_finite(mean: Tensor) -> Tensor:
-    # `isfinite` is four operations; a mean of squares is never below zero.
-    return mean < math.inf
+    torch.mul(average, along(size, average), out=update)
 
 
 def _norm(block: Tensor, dim: int, out: Tensor | None = None) -> Tensor:
     return cast(Tensor, torch.linalg.vector_norm(block, dim=dim, out=out))  # pyright: ignore[reportUnknownMemberType]
 
 
-def _clipped(
-    rms: Tensor, reciprocal: Tensor, finite: Tensor, size: Tensor | None, rule: Rule
+def _step_in_parts(
+    members: Members, size: Tensor, per_root: Tensor, rule: Rule, block: int
 ) -> Tensor:
-    """(n,): size * sqrt(mean(R)) / max(1, RMS(U) / d) (line 8), overwriting `rms`.
-
-    `reciprocal` is `1 / sqrt(mean(R))`, `rms` is RMS(U) times that. Where the gradient is not
-    finite, the factor is not either, so that nothing of the update is.
-    """
-    if rule.clip_threshold != 1.0:
-        rms.mul_(1.0 / rule.clip_threshold)
-    inverse = torch.maximum(reciprocal, rms, out=rms).mul_(finite)
-    factor = inverse.reciprocal_() if size is None else torch.div(size, inverse, out=inverse)
-    return factor.neg_() if rule.maximize else factor
-
-
-def _write(
-    parameters: list[Tensor],
-    keys: Tensor,
-    compensation: list[Tensor],
-    update: Tensor,
-    size: Tensor,
-    rule: Rule,
-    first: int = 0,
-    spare: Tensor | None = None,
-) -> None:
-    if rule.weight_decay > 0:
-        decay = _along(size * rule.weight_decay, update)
-        if spare is None:
-            update.addcmul_(parameters[0][None].float(), decay)
-        else:
-            update.addcmul_(torch.stack(parameters, out=spare), decay)
-    subtract(parameters, update, rule.rounding, keys=keys, first=first, compensations=compensation)
-
-
-def _along(numbers: Tensor, block: Tensor) -> Tensor:
-    """(n,) as (n, 1, ..., 1), to multiply a block with."""
-    return numbers.view(-1, *[1] * (block.dim() - 1))
+    """One large tensor, a few rows at a time: three passes over its gradient."""
+    rows = members.rows
+    compensation = members.compensation[0] if members.compensation else None
+    work = RowParts(
+        parameter=members.parameters[0],
+        gradient=members.gradients[0],
+        row=members.moment[0, :rows],
+        column=members.moment[0, rows:],
+        momentum=members.momentum[0] if members.momentum else None,
+        compensation=compensation,
+        key=members.keys,
+        all_rows=rows,
+        first_row=0,
+        rule=rule,
+        at_once=max(1, block // members.moment[0, rows:].numel()),
+    )
+    column, mean = work.squares()
+    total = work.update_squares(column, mean)
+    return work.write(total, size, per_root)

@@ -25,7 +25,7 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic
 from torch import Tensor
 
-from surefoot.optim.blocks import Members, Rule
+from surefoot.optim.update import Members, Rule
 
 _NUMBERS_IN_TASK = 1 << 18
 # Others, such as DTensor, need not hold their numbers where they say.

@@ -8,12 +8,17 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from surefoot.optim.blocks import Members, Rule
 from surefoot.optim.matrix_shape import matrix_shape
 from surefoot.optim.rounding import compensates
+from surefoot.optim.update import Members, Rule
 
 State = MutableMapping[str, Tensor | int]
 """Of one tensor: `step`; `row` and `column`, or `square`; `momentum`; `compensation`."""
+
+
+def is_sharded(tensor: Tensor) -> bool:
+    """Whether processes hold a part of it each; by name, since not every torch has the class."""
+    return type(tensor).__name__ == "DTensor"
 
 
 @dataclass(eq=False)
@@ -55,14 +60,14 @@ def build_stacks(
     """Stacks of one group's tensors, with the state that they already have.
 
     Args:
-        parameters: The tensors; empty ones are left out.
+        parameters: The tensors; empty and sharded ones are left out.
         floors: The floor of the step scale of each.
         first_position: Place of the first tensor in the optimizer.
         states: Of the optimizer; the entries of these tensors become views of the stacks.
     """
     places: dict[object, list[int]] = {}
     for place, parameter in enumerate(parameters):
-        if parameter.numel() > 0:
+        if parameter.numel() > 0 and not is_sharded(parameter):
             key = (parameter.shape, parameter.dtype, parameter.device)
             places.setdefault(key, []).append(place)
     stacks: list[Stack] = []
@@ -128,23 +133,28 @@ def _steps(stack: Stack, index: int) -> int:
 def begin(run: Run, rule: Rule) -> None:
     """Counts the step; a tensor's first one makes its state."""
     stack = run.stack
-    momentum = rule.beta1 > 0
-    compensation = compensates(stack.parameters[0].dtype, rule.rounding)
     for index in range(run.first, run.last):
         state, parameter = stack.states[index], stack.parameters[index]
         if not state:
             state.update(_moment_views(stack.moment[index], stack.rows, parameter))
             stack.registry[parameter] = state
-        # What an option that was on left behind says nothing about the steps since it is off.
-        if not momentum:
-            state.pop("momentum", None)
-        elif "momentum" not in state:
-            state["momentum"] = torch.zeros_like(parameter, dtype=torch.float32)
-        if not compensation:
-            state.pop("compensation", None)
-        elif "compensation" not in state:
-            state["compensation"] = torch.zeros_like(parameter)
+        keep_further_state(state, parameter, rule)
         state["step"] = run.step
+
+
+def keep_further_state(state: State, parameter: Tensor, rule: Rule) -> None:
+    """Makes what a tensor's state has beside its second moment, or drops it.
+
+    What an option that was on left behind says nothing about the steps since it is off.
+    """
+    if rule.beta1 <= 0:
+        state.pop("momentum", None)
+    elif "momentum" not in state:
+        state["momentum"] = torch.zeros_like(parameter, dtype=torch.float32)
+    if not compensates(parameter.dtype, rule.rounding):
+        state.pop("compensation", None)
+    elif "compensation" not in state:
+        state["compensation"] = torch.zeros_like(parameter)
 
 
 def members_of(run: Run, rule: Rule, keys: Tensor) -> Members:

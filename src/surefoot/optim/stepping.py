@@ -14,9 +14,10 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor
 
-from surefoot.optim.blocks import Members, Rule, step_blocks
+from surefoot.optim.blocks import step_blocks
 from surefoot.optim.rounding import loses_digits, step_keys
 from surefoot.optim.stacks import Run, members_of
+from surefoot.optim.update import Members, Rule, sizes
 
 _BLOCK_ON_CPU = 1 << 21
 """Numbers stepped at once: two blocks of float32 stay in a CPU's last cache."""
@@ -32,6 +33,11 @@ def step_runs(found: Sequence[Run], rule: Rule) -> list[Tensor]:
     for device in dict.fromkeys(run.stack.floor.device for run in left):
         finite += _step_blocks([run for run in left if run.stack.floor.device == device], rule)
     return finite
+
+
+def block_on(device: torch.device) -> int:
+    """Numbers that are stepped at once."""
+    return _BLOCK_ON_CPU if device.type == "cpu" else _BLOCK_ELSEWHERE
 
 
 _allowed = True
@@ -79,7 +85,7 @@ def _step_compiled(found: Sequence[Run], rule: Rule) -> list[Tensor]:
 
 
 def _step_blocks(found: Sequence[Run], rule: Rule) -> list[Tensor]:
-    block = _BLOCK_ON_CPU if found[0].stack.floor.is_cpu else _BLOCK_ELSEWHERE
+    block = block_on(found[0].stack.floor.device)
     per_root = _joined([run.stack.per_root[run.first : run.last] for run in found])
     keys = _joined([run.stack.positions[run.first : run.last] for run in found])
     if rule.rounding == "stochastic" and any(loses_digits(_dtype(run)) for run in found):
@@ -94,17 +100,15 @@ def _step_blocks(found: Sequence[Run], rule: Rule) -> list[Tensor]:
 
 
 def _sizes(found: Sequence[Run], per_root: Tensor, rule: Rule) -> Tensor:
-    """The factor on the update of each tensor of the runs: rate * max(slope * RMS, floor)."""
+    """The factor on the update of each tensor of the runs."""
     floor = _joined([run.stack.floor[run.first : run.last] for run in found])
     if rule.slope == 0:
-        return floor * rule.rate
+        return sizes(None, floor, rule)
     tensors = [tensor for run in found for tensor in run.stack.parameters[run.first : run.last]]
     # Not in fewer digits than a tensor's own, which torch refuses.
     wide = torch.float64 if any(_dtype(run) is torch.float64 for run in found) else torch.float32
     rms = torch.stack(torch._foreach_norm(tensors, dtype=wide)).float().mul_(per_root)
-    if rule.slope != 1:
-        rms.mul_(rule.slope)
-    return torch.maximum(rms, floor).mul_(rule.rate)
+    return sizes(rms, floor, rule)
 
 
 def _joined(numbers: Sequence[Tensor]) -> Tensor:
