@@ -8,6 +8,7 @@ from pathlib import Path
 
 from surefoot.check.rules import review
 from surefoot.config.load import Loaded, load, load_rest
+from surefoot.config.text_file import read_whole
 from surefoot.finding import Finding, Refused
 from surefoot.plan import Plan, resolve
 from surefoot.survey import Survey, survey
@@ -67,6 +68,6 @@ def _found_besides(
 
 def _text_of(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8-sig", errors="replace")
-    except OSError:
+        return read_whole(path).decode("utf-8-sig", errors="replace").replace("\r\n", "\n")
+    except Refused:
         return ""

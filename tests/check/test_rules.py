@@ -325,7 +325,7 @@ def test_disk_without_room_is_refused_until_there_is_enough(
 ) -> None:
     run_file = write_run(tmp_path)
     plan, _survey, _findings = look(run_file)
-    needed = plan.bytes.needed_on_disk(plan.config.save.keep)
+    needed = plan.disk_needed
     for free, refused in ((0, True), (needed - 1, True), (needed, False)):
         monkeypatch.setattr(shutil, "disk_usage", lambda _path, free=free: Usage(free))
         findings = look(run_file)[2]
@@ -345,7 +345,7 @@ def test_run_that_goes_on_needs_only_what_it_has_not_written_yet(
         shutil, "disk_usage", lambda _path: Usage(plan.bytes.checkpoint + plan.bytes.export)
     )
     assert with_code(look(run_file)[2], "SF042") != []
-    for number in range(plan.config.save.keep):
+    for number in range(plan.config.save.keep + plan.config.watch.keep_best):
         checkpoint = plan.run_folder / f"checkpoints/step-{number:06d}"
         checkpoint.mkdir(parents=True)
         (checkpoint / "x").write_bytes(b"\0" * plan.bytes.checkpoint)

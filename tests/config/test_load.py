@@ -12,6 +12,7 @@ from surefoot.config.optimizer import AdafactorConfig, AdamWConfig
 from surefoot.config.run import RunConfig
 from surefoot.config.tuning import DoraConfig, FullConfig, LoraConfig
 from surefoot.finding import Finding, Refused
+from tests.run_files import write_run
 
 SMALLEST = """\
 name = "cat"
@@ -334,3 +335,10 @@ def test_kind_chooses_the_section(
 ) -> None:
     override = f"tuning.kind={kind.model_fields['kind'].default}"
     assert load(write(tmp_path, SMALLEST), (override,)).config.tuning == kind()
+
+
+def test_more_than_a_million_steps_are_refused(tmp_path: Path) -> None:
+    run_file = write_run(tmp_path, {"train.steps": 1_000_001})
+    with pytest.raises(Refused) as refused:
+        load(run_file)
+    assert [finding.path for finding in refused.value.findings] == ["train.steps"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,9 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from surefoot.cli import command_line
+from surefoot.config.text_file import MOST_BYTES
 from surefoot.finding import Refused
-from surefoot.importers.document import MOST_BYTES, Unreadable, flattened
+from surefoot.importers.document import Unreadable, flattened
 from surefoot.importers.json_text import read_json
 from surefoot.importers.reading import readings
 from surefoot.importers.recognise import recognise
@@ -70,6 +72,24 @@ def test_broken_file_is_refused_in_one_sentence(
     assert words in result.stderr
     assert "Traceback" not in result.output
     assert sorted(item.name for item in tmp_path.iterdir()) == [name]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+@pytest.mark.parametrize("verb", ["check", "plan", "import"])
+def test_a_pipe_that_nobody_writes_to_is_not_waited_for(verb: str, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "p.json")
+    result = CliRunner().invoke(command_line(), [verb, str(tmp_path / "p.json")])
+    assert result.exit_code == 2
+    assert "not a regular file" in result.stderr
+
+
+def test_more_steps_than_any_run_has_are_not_gone_through(tmp_path: Path) -> None:
+    theirs = tmp_path / "sd_scripts.toml"
+    text = (FILES / theirs.name).read_text(encoding="utf-8")
+    theirs.write_text(text.replace("max_train_steps = 1500", f"max_train_steps = {10**11}"))
+    result = CliRunner().invoke(command_line(), ["check", str(theirs)])
+    assert result.exit_code == 1
+    assert "[SF101]" in result.output
 
 
 def test_aliases_of_aliases_are_not_unfolded() -> None:

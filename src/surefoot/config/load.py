@@ -27,6 +27,7 @@ from surefoot.config.schedule import (
     RexConfig,
 )
 from surefoot.config.section import CODE, DEVICE, LINE, NAME, PATH, WORDS, key_help
+from surefoot.config.text_file import read_whole, unreadable
 from surefoot.config.tuning import DoraConfig, FullConfig, LohaConfig, LokrConfig, LoraConfig
 from surefoot.finding import Change, Finding, Refused, Value
 from surefoot.language import N_
@@ -164,17 +165,9 @@ def _validated(document: dict[str, object]) -> RunConfig:
 
 def _read_text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise _unreadable(path, N_("file not found")) from None
-    except OSError as error:
-        raise _unreadable(path, error.strerror or type(error).__name__) from None
+        return read_whole(path).decode("utf-8-sig").replace("\r\n", "\n")
     except UnicodeDecodeError:
-        raise _unreadable(path, N_("not UTF-8 text")) from None
-
-
-def _unreadable(path: Path, reason: str) -> Refused:
-    return Refused([Finding("SF001", "error", "", {"file": str(path), "reason": reason})])
+        raise unreadable(path, N_("not UTF-8 text")) from None
 
 
 def _problems(errors: list[ErrorDetails]) -> list[Finding]:

@@ -12,8 +12,8 @@ from surefoot.config.section import DEVICE, Off, Positive, Section
 class TrainConfig(Section):
     """The loop."""
 
-    steps: Positive
-    """Optimizer steps."""
+    steps: Annotated[int, Field(ge=1, le=1_000_000)]
+    """Optimizer steps, at most a million."""
 
     batch_size: Positive = 1
     """Pictures in one forward pass."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, cast
 
-from surefoot.finding import Finding, Refused
+from surefoot.config.text_file import read_whole, unreadable
 from surefoot.language import N_
 
 Format = Literal["json", "yaml", "toml", "command", "env"]
@@ -17,7 +17,6 @@ Leaf = Scalar | tuple[Scalar, ...]
 FORMAT_NAMES: dict[Format, str] = {
     "json": "JSON", "yaml": "YAML", "toml": "TOML", "command": "command line", "env": "env",
 }  # fmt: skip
-MOST_BYTES = 4_000_000
 MOST_KEYS = 50_000
 DEEPEST = 40
 
@@ -61,23 +60,14 @@ def read_text(path: Path) -> str:
     Raises:
         Refused: If it cannot be read, is no text, or is too large for a config.
     """
-    try:
-        with path.open("rb") as file:
-            content = file.read(MOST_BYTES + 1)
-    except FileNotFoundError:
-        raise _refused(path, N_("file not found")) from None
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise _refused(path, reason or type(error).__name__) from None
-    if len(content) > MOST_BYTES:
-        raise _refused(path, N_("larger than 4 MB, which no config is"))
+    content = read_whole(path)
     if b"\0" in content and not content.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise _refused(path, N_("not text but binary data"))
+        raise unreadable(path, N_("not text but binary data"))
     encoding = "utf-16" if content.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig"
     try:
         return content.decode(encoding).replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError:
-        raise _refused(path, N_("not UTF-8 text")) from None
+        raise unreadable(path, N_("not UTF-8 text")) from None
 
 
 def flat(value: object, prefix: str = "", depth: int = 0) -> Iterator[tuple[str, Leaf]]:
@@ -122,7 +112,3 @@ def _scalar(value: object) -> Scalar:
     if value is None or isinstance(value, str | int | float | bool):
         return value
     return str(value)  # dates and the like
-
-
-def _refused(path: Path, reason: str) -> Refused:
-    return Refused([Finding("SF001", "error", "", {"file": str(path), "reason": reason})])
