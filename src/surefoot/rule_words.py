@@ -192,4 +192,24 @@ RULE_WORDS: dict[str, Words] = {
            "loss cannot show overfitting"),
         helps=(N_("keep validation pictures in a folder of their own, outside of data.folders"),),
     ),
+    "SF311": Words(
+        N_("{count} of {captions} captions have no `{separator}` in them, such as that of {example}: "
+           "nothing of them is shuffled or left out"),
+        helps=(N_("set captions.separator to what stands between your tags; for sentences set "
+                  "captions.shuffle = false and captions.tag_dropout = 0"),),
+    ),
+    "SF312": Words(
+        N_("keep_tags = {keep} keeps every tag of every caption: nothing is shuffled or left out"),
+        helps=(N_("lower captions.keep_tags, to 1 for a trigger word"),),
+    ),
+    "SF313": Words(
+        N_("{count} captions have braces without their partner, such as that of {example}: they "
+           "are learned as they stand"),
+        helps=(N_("close them, as in {{red|blue}}"),),
+    ),
+    "SF314": Words(
+        N_("no prompt of preview.prompts has the trigger word `{trigger}`: they would show the "
+           "base model's pictures"),
+        helps=(N_("put it into the prompts"),),
+    ),
 }  # fmt: skip

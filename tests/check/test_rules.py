@@ -11,6 +11,7 @@ import pytest
 from surefoot.check.render import render_finding
 from surefoot.check.rules import RULES, review
 from surefoot.finding import LEVELS, Finding
+from tests.check.caption_cases import CAPTION_CASES
 from tests.check.format_cases import FORMAT_CASES
 from tests.check.memory_cases import BF16, MEMORY_CASES
 from tests.check.objective_cases import OBJECTIVE_CASES
@@ -169,6 +170,7 @@ CASES = (
     *TUNING_CASES,
     *RATE_CASES,
     *SET_CASES,
+    *CAPTION_CASES,
     *OBJECTIVE_CASES,
     *FORMAT_CASES,
 )
@@ -177,6 +179,7 @@ ELSEWHERE = {
     "disk_without_room",
     "zero_terminal_signal",
     "captions_cut_off",
+    "unpaired_braces",
     "quantiser_not_installed",
 }
 

@@ -246,3 +246,13 @@ def test_lines_are_one_caption_or_several(tmp_path: Path) -> None:
     assert one.captions == ("a cat\n\n  on a mat",)
     (several,) = scan_folder(tmp_path, need_captions=True, several=True).examples
     assert several.captions == ("a cat", "on a mat")
+
+
+def test_caption_may_be_in_a_caption_file_and_one_of_two_is_named(tmp_path: Path) -> None:
+    picture(tmp_path / "a.png")
+    (tmp_path / "a.caption").write_text("a cat", encoding="utf-8")
+    scan = scan_folder(tmp_path, need_captions=True)
+    assert [example.captions for example in scan.examples] == [("a cat",)]
+    assert scan.problems == ()
+    (tmp_path / "a.txt").write_text("a dog", encoding="utf-8")
+    assert kinds(scan_folder(tmp_path, need_captions=True)) == {"a.txt": "caption_repeated"}

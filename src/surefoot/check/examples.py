@@ -95,5 +95,8 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "SF309": ("captions.dropout=0.9",),
     "SF163": (_FULL, "train.offload=0.5"),
     "SF164": ("train.offload=0.5",),
+    "SF311": ("captions.shuffle=true", "captions.separator=;"),
+    "SF312": ("captions.shuffle=true", "captions.keep_tags=30"),
+    "SF314": ("captions.trigger=mycat", 'preview.prompts=["a cat"]'),
     "SF401": ('waive=[{code="SF107", reason="known"}]',),
 }

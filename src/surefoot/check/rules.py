@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+from surefoot.check.caption_rules import CAPTION_RULES
 from surefoot.check.format_rules import FORMAT_RULES
 from surefoot.check.memory_rules import MEMORY_RULES
 from surefoot.check.objective_rules import OBJECTIVE_RULES
@@ -263,6 +264,7 @@ RULES: tuple[Rule, ...] = (
     *TUNING_RULES,
     *RATE_RULES,
     *SET_RULES,
+    *CAPTION_RULES,
     *OBJECTIVE_RULES,
     *FORMAT_RULES,
     wrong_prediction,

@@ -13,7 +13,7 @@ class FolderConfig(Section):
     """One folder of pictures with captions beside them."""
 
     path: PathText
-    """A folder of pictures; `cat.png` has its caption in `cat.txt`. Folders inside count too.
+    """A folder of pictures; `cat.png` has its caption in `cat.txt` or `cat.caption`. Folders inside count too.
     `builtin` is the example set."""
 
     repeats: Positive = 1

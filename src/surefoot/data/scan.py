@@ -31,6 +31,7 @@ ProblemKind = Literal[
 
 IMAGE_SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"))
 CAPTION_SUFFIX = ".txt"
+_CAPTION_SUFFIXES = frozenset((CAPTION_SUFFIX, ".caption"))
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ def scan_folder(
 ) -> Scan:
     """Read every picture below `folder` once, whole, and its caption.
 
-    The caption of `cat.png` is `cat.txt` beside it, in UTF-8. Names that begin with a dot are
+    The caption of `cat.png` is `cat.txt` or `cat.caption` beside it, in UTF-8. Names that begin with a dot are
     skipped; links to folders are followed, each folder once.
 
     Args:
@@ -160,7 +161,7 @@ def _list_file(path: Path, listing: _Listing) -> None:
     suffix = path.suffix.lower()
     if suffix in IMAGE_SUFFIXES:
         listing.images.append(path)
-    elif suffix == CAPTION_SUFFIX:
+    elif suffix in _CAPTION_SUFFIXES:
         first = listing.captions.setdefault((path.parent, path.stem), path)
         if first != path:  # cat.txt and cat.TXT
             listing.problems.append(Problem("caption_repeated", path, first.name))
