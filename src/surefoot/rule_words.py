@@ -193,8 +193,8 @@ RULE_WORDS: dict[str, Words] = {
         helps=(N_("keep validation pictures in a folder of their own, outside of data.folders"),),
     ),
     "SF311": Words(
-        N_("{count} of {captions} captions have no `{separator}` in them, such as that of {example}: "
-           "nothing of them is shuffled or left out"),
+        N_("{count} of {captions} captions have no `{separator}` in them, such as that of "
+           "{example}: nothing of them is shuffled or left out"),
         helps=(N_("set captions.separator to what stands between your tags; for sentences set "
                   "captions.shuffle = false and captions.tag_dropout = 0"),),
     ),

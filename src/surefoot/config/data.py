@@ -13,8 +13,8 @@ class FolderConfig(Section):
     """One folder of pictures with captions beside them."""
 
     path: PathText
-    """A folder of pictures; `cat.png` has its caption in `cat.txt` or `cat.caption`. Folders inside count too.
-    `builtin` is the example set."""
+    """A folder of pictures; `cat.png` has its caption in `cat.txt` or `cat.caption`.
+    Folders inside count too. `builtin` is the example set."""
 
     repeats: Positive = 1
     """How often each picture is seen in one epoch."""

@@ -80,8 +80,8 @@ def scan_folder(
 ) -> Scan:
     """Read every picture below `folder` once, whole, and its caption.
 
-    The caption of `cat.png` is `cat.txt` or `cat.caption` beside it, in UTF-8. Names that begin with a dot are
-    skipped; links to folders are followed, each folder once.
+    The caption of `cat.png` is `cat.txt` or `cat.caption` beside it, in UTF-8. Names that
+    begin with a dot are skipped; links to folders are followed, each folder once.
 
     Args:
         folder: where to look, at any depth.
