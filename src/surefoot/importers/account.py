@@ -6,6 +6,7 @@ import difflib
 import json
 import math
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
 from typing import Literal, TypeVar
 
 from surefoot.finding import Finding, Level, Refused, Value
@@ -26,6 +27,8 @@ _Value = TypeVar("_Value")
 _TRUE = ("true", "1", "yes", "on", "y", "t")
 _FALSE = ("false", "0", "no", "off", "n", "f", "")
 _REFUSING = ("diffusers", "simpletuner")
+_MOST_LIKENED = 100
+"""Unknown keys for which a similar one is looked for, which takes its time."""
 NOT_KNOWN_HERE = N_("not among the arguments of {trainer} that are known here")
 UNKNOWN_KEY = N_("{trainer} has no such key and ignores it")
 
@@ -54,10 +57,24 @@ class Account:
         self.steps_known = True
         self.judged = set(TheirRun.judged)
         self.spellings = dict(spellings)
-        self._names = names or {}
+        self._names = dict(names or {})
         self._notes: dict[str, KeyNote] = {}
         self._problems: list[Finding] = []
         self._asked: set[str] = set()
+        self._added: dict[str, bool] = {}
+        self._unknown = 0
+
+    def add(self, values: Mapping[str, Leaf], names: Mapping[str, str], *, refuses: bool) -> None:
+        """Takes the keys of another file as well.
+
+        Args:
+            values: Its keys, as they are called here, and their values.
+            names: What these are called for the reader.
+            refuses: Whether the trainer stops at a key there that it does not know.
+        """
+        self.document = replace(self.document, values={**self.document.values, **values})
+        self._names.update(names)
+        self._added.update(dict.fromkeys(values, refuses))
 
     # Reading
 
@@ -163,7 +180,7 @@ class Account:
         """A key that had its part in a path which another key has set."""
         self._note(key, "changed" if reason else "kept", path, reason, True, values)
 
-    def drop(self, key: str, reason: str, *, matters: bool = True, **values: Value) -> None:
+    def drop(self, key: str, reason: str, /, *, matters: bool = True, **values: Value) -> None:
         """A key that has no place in run.toml."""
         self._note(key, "dropped", "", reason, matters, values)
 
@@ -235,15 +252,23 @@ class Account:
         elif (found := table.find(key)) is not None:
             self.drop(key, REASONS[found.reason], matters=found.matters(value))
         else:
-            near = difflib.get_close_matches(key, names, n=1, cutoff=0.75)
-            strict = self.trainer in _REFUSING or self.document.format == "command"
+            self._unknown += 1
+            few = self._unknown <= _MOST_LIKENED
+            near = difflib.get_close_matches(key, names, n=1, cutoff=0.75) if few else []
+            strict = self._refuses(key)
             reason = NOT_KNOWN_HERE if strict else UNKNOWN_KEY
             self.drop(key, reason, trainer=TRAINER_NAMES[self.trainer])
             hint = near[0] if near else ""
+            hint = hint.rpartition(".")[2] if key in self._added else hint
             if strict:
                 self.find("SF720", "warning", key, near=hint)
             else:
                 self.find("SF701", "warning", key, near=hint)
+
+    def _refuses(self, key: str) -> bool:
+        """Whether the trainer stops at a key that it does not know."""
+        strict = self.trainer in _REFUSING or self.document.format == "command"
+        return self._added.get(key, strict)
 
 
 def _shown(value: Leaf) -> str:

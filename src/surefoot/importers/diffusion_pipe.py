@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import PurePath
+from pathlib import Path, PurePath
 
 from surefoot.importers.account import Account
+from surefoot.importers.beside import read_beside
+from surefoot.importers.diffusion_pipe_data import (
+    BELOW,
+    directory_folders,
+    set_of_directories,
+)
 from surefoot.importers.document import Document
 from surefoot.importers.optimizer_options import options_below, set_options
 from surefoot.importers.optimizers import Counterpart, library_class, set_optimizer
@@ -13,12 +19,11 @@ from surefoot.importers.reasons import (
     NAMED_TARGETS,
     NO_ADAPTER,
     NO_SCHEDULE,
-    OTHER_FILE,
     WHOLE_MEMORY,
 )
 from surefoot.importers.record import Spelling, TheirRun
 from surefoot.importers.settle import settled
-from surefoot.importers.training_data import run_name, set_folders, set_steps
+from surefoot.importers.training_data import run_name, set_folders_of_file, set_steps
 from surefoot.language import N_
 
 _OWN: dict[str, Counterpart | None] = {
@@ -48,7 +53,7 @@ NEVER_SAVES = N_("one of save_every_n_steps, save_every_n_epochs and save_every_
 IGNORED_RATE = N_("relative_step is true unless the file says false")
 
 
-def read_diffusion_pipe(document: Document) -> tuple[TheirRun, ...]:
+def read_diffusion_pipe(document: Document, path: Path) -> tuple[TheirRun, ...]:
     """The run that diffusion-pipe makes of the file.
 
     Raises:
@@ -65,7 +70,7 @@ def read_diffusion_pipe(document: Document) -> tuple[TheirRun, ...]:
     _tuning(account)
     _optimizer(account)
     _schedule(account)
-    _data(account)
+    _data(account, path.parent)
     settled(account)
     return (account.close(family),)
 
@@ -155,9 +160,11 @@ def _schedule(account: Account) -> None:
     account.set("schedule.warmup_steps", account.whole("warmup_steps", 0), "warmup_steps")
 
 
-def _data(account: Account) -> None:
-    set_folders(account, [])
-    account.drop("dataset", OTHER_FILE, trainer="diffusion-pipe")
+def _data(account: Account, folder: Path) -> None:
+    unread = read_beside(account, folder, BELOW, BELOW)
+    kept, folders = directory_folders(account)
+    set_folders_of_file(account, folders, BELOW, unread)
+    set_of_directories(account, kept)
     account.set("captions.missing", "empty")
     rate = account.number("uncond_fraction", 0.0)
     account.set("captions.dropout", rate, "uncond_fraction")

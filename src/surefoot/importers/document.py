@@ -44,6 +44,13 @@ class Document:
             for key in keys
         )
 
+    def items(self, key: str) -> int:
+        """How many tables the list under this key has."""
+        begin = f"{key}."
+        numbers = {name[len(begin) :].partition(".")[0] for name in self.values
+                   if name.startswith(begin)}  # fmt: skip
+        return next(count for count in range(len(numbers) + 1) if str(count) not in numbers)
+
 
 class Unreadable(Exception):
     """Text that is not of a format, why, and the line (0 where it is not known)."""

@@ -15,18 +15,22 @@ _WORDS: dict[str, object] = {"true": True, "false": False, "null": None}
 _LONGEST_NUMBER = 400
 
 
-def read_json(text: str) -> Document:
+def read_json(text: str, below: str = "") -> Document:
     """Reads a JSON object.
+
+    Args:
+        text: The text.
+        below: A key under which all is put; then it may be a list.
 
     Raises:
         Unreadable: With the line of what is wrong.
     """
     reader = _Reader(text)
-    value = reader.value("", 0)
+    value = reader.value(below, 0)
     reader.space()
     if reader.place < len(text):
         raise reader.wrong(N_("something follows after the end"))
-    return Document("json", flattened(value), reader.lines)
+    return Document("json", flattened({below: value} if below else value), reader.lines)
 
 
 class _Reader:

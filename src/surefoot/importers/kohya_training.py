@@ -9,15 +9,29 @@ import re
 from pathlib import Path, PurePath
 
 from surefoot.importers.account import Account
+from surefoot.importers.beside import read_beside
+from surefoot.importers.kohya_datasets import (
+    BELOW,
+    CAPTION_TEXTS,
+    NOT_WITH_A_FILE,
+    caption_text,
+    dataset_folders,
+    set_of_datasets,
+)
 from surefoot.importers.part_rates import (
     FIRST_ENCODERS,
     OWN_RATES,
     first_rate,
     set_part_rate,
 )
-from surefoot.importers.reasons import NAMED_TARGETS, NO_ADAPTER, NO_FP16, OTHER_FILE
-from surefoot.importers.record import TRAINER_NAMES
-from surefoot.importers.training_data import run_name, set_folders, set_steps, whole_side
+from surefoot.importers.reasons import NAMED_TARGETS, NO_ADAPTER, NO_FP16
+from surefoot.importers.training_data import (
+    run_name,
+    set_folders,
+    set_folders_of_file,
+    set_steps,
+    whole_side,
+)
 from surefoot.language import N_
 
 _ALGORITHMS = {"lora": "lora", "locon": "lora", "loha": "loha", "lokr": "lokr"}
@@ -28,13 +42,6 @@ PART_OF_NETWORK = N_("options of the network; those that surefoot has are in its
 NO_DROPOUT_WITH_LENGTHS = N_("LyCORIS ignores it together with dora_wd")
 ZERO_IS_RANK = N_("0 stands for the rank")
 REPEATS_IN_NAMES = N_("its folders 10_name are repeated as often as their names say")
-
-_CAPTION_TEXTS = {
-    "caption_separator": "separator",
-    "keep_tokens_separator": "keep_mark",
-    "caption_prefix": "prefix",
-    "caption_suffix": "suffix",
-}
 
 
 def set_network(account: Account) -> None:
@@ -148,14 +155,8 @@ def set_training(account: Account) -> None:
         account.find("SF709", "warning", "resume")
 
 
-def set_data(account: Account) -> None:
-    """Sets folders, resolution and steps."""
-    trainer = TRAINER_NAMES[account.trainer]
-    folder = account.text("train_data_dir")
-    set_folders(account, _folders(folder))
-    account.use("train_data_dir", "data.folders", REPEATS_IN_NAMES)
-    if not folder:
-        account.drop("dataset_config", OTHER_FILE, trainer=trainer)
+def set_data(account: Account, folder: Path) -> None:
+    """Sets folders, resolution and steps; `folder` is the config's."""
     resolution = account.get("resolution")
     side = whole_side(str(resolution[0] if isinstance(resolution, tuple) else resolution))
     if side:
@@ -163,6 +164,7 @@ def set_data(account: Account) -> None:
     _captions(account)
     if account.flag("flip_aug"):
         account.set("data.flip", True, "flip_aug")
+    _set_folders(account, folder)
     cached = account.flag("cache_latents") or account.flag("cache_latents_to_disk")
     account.set("data.cache", "disk" if cached else "off")
     for key in ("cache_latents", "cache_latents_to_disk"):
@@ -184,14 +186,26 @@ def _captions(account: Account) -> None:
     if account.number("caption_tag_dropout_rate", 0.0) > 0:
         rate = account.number("caption_tag_dropout_rate", 0.0)
         account.set("captions.tag_dropout", rate, "caption_tag_dropout_rate")
-    for theirs, ours in _CAPTION_TEXTS.items():
-        if text := account.text(theirs):
-            # sd-scripts puts a space between a caption and what stands around it.
-            around = {"caption_prefix": f"{text} ", "caption_suffix": f" {text}"}
-            account.set(f"captions.{ours}", around.get(theirs, text), theirs)
+    for theirs, ours in CAPTION_TEXTS.items():
+        if account.text(theirs):
+            account.set(f"captions.{ours}", caption_text(account, theirs, theirs), theirs)
     if account.flag("enable_wildcard"):
         account.set("captions.wildcards", True, "enable_wildcard")
         account.set("captions.lines", "several")
+
+
+def _set_folders(account: Account, folder: Path) -> None:
+    """From the data set's file, which goes before a folder among the arguments."""
+    pictures = account.text("train_data_dir")
+    if not account.text(BELOW):
+        set_folders(account, _folders(pictures))
+        account.use("train_data_dir", "data.folders", REPEATS_IN_NAMES)
+        return
+    unread = read_beside(account, folder, BELOW, BELOW, refuses=True)
+    kept, folders = dataset_folders(account)
+    set_folders_of_file(account, folders, BELOW, unread)
+    set_of_datasets(account, kept)
+    account.drop("train_data_dir", NOT_WITH_A_FILE)
 
 
 def _folders(given: str) -> list[tuple[str, int]]:

@@ -6,6 +6,8 @@ training/parser_common.py, training/trainer_base.py.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from surefoot.importers.account import Account
 from surefoot.importers.document import Document
 from surefoot.importers.kohya_optimizer import SPELLINGS, WORDS, set_kohya_optimizer
@@ -17,7 +19,7 @@ _FAMILIES = ("wan", "hv_1_5", "hv", "fpack", "flux_kontext", "flux_2", "qwen_ima
              "kandinsky5", "hidream_o1", "ideogram4", "krea2")  # fmt: skip
 
 
-def read_musubi(document: Document) -> tuple[TheirRun, ...]:
+def read_musubi(document: Document, path: Path) -> tuple[TheirRun, ...]:
     """The run that musubi-tuner makes of the file.
 
     Raises:
@@ -42,6 +44,6 @@ def read_musubi(document: Document) -> tuple[TheirRun, ...]:
         account.set("tuning.parts", ("unet",))
     rate = account.number("learning_rate", 2e-6)
     set_kohya_optimizer(account, rate, "learning_rate")
-    set_data(account)
+    set_data(account, path.parent)
     settled(account)
     return (account.close(family, words=WORDS),)

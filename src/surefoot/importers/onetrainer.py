@@ -6,6 +6,8 @@ keys are dropped without a word (modules/util/config/BaseConfig.py).
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from surefoot.importers.account import Account
 from surefoot.importers.document import Document
 from surefoot.importers.onetrainer_data import set_onetrainer_data
@@ -102,17 +104,17 @@ SPELLINGS: dict[str, Spelling] = {
 }
 
 
-def read_onetrainer(document: Document, file_name: str) -> tuple[TheirRun, ...]:
+def read_onetrainer(document: Document, path: Path) -> tuple[TheirRun, ...]:
     """The run as the window reads the file, and as the command line does.
 
     Raises:
         Refused: If a value is of a wrong type.
     """
-    return tuple(_read(document, file_name, meaning) for meaning in MEANINGS)
+    return tuple(_read(document, path, meaning) for meaning in MEANINGS)
 
 
-def _read(document: Document, file_name: str, meaning: Meaning) -> TheirRun:
-    preset = is_preset(document.values, file_name)
+def _read(document: Document, path: Path, meaning: Meaning) -> TheirRun:
+    preset = is_preset(document.values, path.name)
     given = document.values.get("__version", NEWEST if preset else 0)
     version = given if isinstance(given, int) else 0
     upgraded, names = newest(document, version)
@@ -127,7 +129,7 @@ def _read(document: Document, file_name: str, meaning: Meaning) -> TheirRun:
     _schedule(account, keys)
     _train(account)
     _objective(account)
-    set_onetrainer_data(account)
+    set_onetrainer_data(account, path.parent)
     _resumption(account)
     settled(account)
     return account.close(family, meaning=meaning)

@@ -63,17 +63,17 @@ def _model_at_hand(run: TheirRun, path: Path) -> ModelSurvey | None:
 def _runs(theirs: Theirs, path: Path) -> tuple[TheirRun, ...]:
     match theirs.trainer:
         case "onetrainer":
-            return read_onetrainer(theirs.document, path.name)
+            return read_onetrainer(theirs.document, path)
         case "sd_scripts":
-            return read_sd_scripts(theirs.document)
+            return read_sd_scripts(theirs.document, path)
         case "ai_toolkit":
             return read_ai_toolkit(theirs.document)
         case "musubi":
-            return read_musubi(theirs.document)
+            return read_musubi(theirs.document, path)
         case "simpletuner":
-            return read_simpletuner(theirs.document)
+            return read_simpletuner(theirs.document, path)
         case "diffusion_pipe":
-            return read_diffusion_pipe(theirs.document)
+            return read_diffusion_pipe(theirs.document, path)
         case "diffusers":
             return read_diffusers(theirs.document)
         case _:

@@ -67,7 +67,9 @@ def reason_of(note: KeyNote) -> str:
 
 def reason_words(reason: str, values: Mapping[str, Value]) -> str:
     """A reason in the language chosen."""
-    return _(reason).format(**values)
+    said = {key: _(value) if key == "reason" and isinstance(value, str) and value else value
+            for key, value in values.items()}  # fmt: skip
+    return _(reason).format(**said)
 
 
 def place_in(text: str, number: int) -> Place | None:

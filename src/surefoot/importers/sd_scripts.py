@@ -8,6 +8,7 @@ library/train_util.py read_config_from_file; kohya_ss 45088f0.
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 from surefoot.importers.account import Account
 from surefoot.importers.document import Document, Leaf
@@ -34,7 +35,7 @@ _SCRIPT_FAMILIES = (("sdxl", "sdxl"), ("flux", "flux"), ("sd3", "sd3"), ("lumina
 _LARGE = re.compile(r"sdxl|sd_xl|[-_]xl|xl[-_.]|pony|illustrious|noobai", re.IGNORECASE)
 
 
-def read_sd_scripts(document: Document) -> tuple[TheirRun, ...]:
+def read_sd_scripts(document: Document, path: Path) -> tuple[TheirRun, ...]:
     """The run that sd-scripts makes of the file.
 
     Raises:
@@ -57,7 +58,7 @@ def read_sd_scripts(document: Document) -> tuple[TheirRun, ...]:
     if network:
         set_encoder_rate(account)
     _fused(account, network=network)
-    set_data(account)
+    set_data(account, path.parent)
     settled(account)
     return (account.close(family, words=WORDS),)
 

@@ -6,7 +6,10 @@ Keys are arguments, with or without `--`, values may be text. Source: SimpleTune
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from surefoot.importers.account import Account
+from surefoot.importers.beside import read_beside
 from surefoot.importers.document import Document, Leaf
 from surefoot.importers.optimizer_options import set_options
 from surefoot.importers.optimizers import Counterpart, library_class, set_optimizer
@@ -17,12 +20,17 @@ from surefoot.importers.reasons import (
     NO_FP16,
     NO_SCHEDULE,
     OPTION_OF_OPTIMIZER,
-    OTHER_FILE,
     WHOLE_MEMORY,
 )
 from surefoot.importers.record import Spelling, TheirRun
 from surefoot.importers.settle import settled
-from surefoot.importers.training_data import run_name, set_folders, set_steps, whole_side
+from surefoot.importers.simpletuner_data import BELOW, backend_folders, set_of_backends
+from surefoot.importers.training_data import (
+    run_name,
+    set_folders_of_file,
+    set_steps,
+    whole_side,
+)
 from surefoot.language import N_
 
 _VARIABLES = {
@@ -82,7 +90,7 @@ IN_OTHER_FILE = N_("the network's settings are in this file of LyCORIS")
 HALF_PERIOD = N_("the trainer takes it for half of a period of the schedule")
 
 
-def read_simpletuner(document: Document) -> tuple[TheirRun, ...]:
+def read_simpletuner(document: Document, path: Path) -> tuple[TheirRun, ...]:
     """The run that SimpleTuner makes of the file.
 
     Raises:
@@ -97,13 +105,13 @@ def read_simpletuner(document: Document) -> tuple[TheirRun, ...]:
     asked = account.text("model_family", "sdxl")
     family = _FAMILIES.get(asked, asked)
     account.set("model.family", family, "model_family")
-    path = account.text("pretrained_model_name_or_path", "unknown")
-    account.set("model.path", path or "unknown", "pretrained_model_name_or_path")
+    model = account.text("pretrained_model_name_or_path", "unknown")
+    account.set("model.path", model or "unknown", "pretrained_model_name_or_path")
     _train(account)
     _tuning(account)
     _optimizer(account)
     _schedule(account)
-    _data(account)
+    _data(account, path.parent)
     settled(account)
     return (account.close(family),)
 
@@ -232,13 +240,15 @@ def _schedule(account: Account) -> None:
                     if rate > 0 else 0.0, "lr_end")  # fmt: skip
 
 
-def _data(account: Account) -> None:
-    set_folders(account, [])
-    account.drop("data_backend_config", OTHER_FILE, trainer="SimpleTuner")
+def _data(account: Account, folder: Path) -> None:
+    unread = read_beside(account, folder, BELOW, BELOW)
+    kept, folders = backend_folders(account)
     if account.text("resolution_type", "pixel") != "area":
         side = whole_side(account.text("resolution", "1024"))
         if side >= 8:
             account.set("data.resolution", side, "resolution")
+    set_folders_of_file(account, folders, BELOW, unread)
+    set_of_backends(account, kept)
     account.set("captions.missing", "empty")
     key = "caption_dropout_probability"
     account.set("captions.dropout", account.number(key, 0.1), key)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from surefoot.data.scan import IMAGE_SUFFIXES
+from surefoot.finding import Value
 from surefoot.importers.account import Account
-from surefoot.importers.record import Setting
+from surefoot.importers.record import TRAINER_NAMES, Setting, TomlValue
 from surefoot.language import N_
 
 ASSUMED_STEPS = 1500
@@ -17,12 +20,36 @@ EPOCHS_OF = N_("{epochs:g} epochs of {pictures} pictures in steps of {batch}")
 UNKNOWN_STEPS = N_("the pictures were not found, so that {epochs:g} epochs cannot be counted in "
                    "steps; set train.steps")  # fmt: skip
 NO_FOLDER = N_("the file names no folder of pictures; write yours here")
+FIRST_FOLDER = N_("surefoot has it once for all folders, and takes the first one's")
+READ_TOO = N_("the file beside it was read too")
 _MOST_COUNTED = 1_000_000
 
 
-def set_folders(
-    account: Account, folders: list[tuple[str, int]], elsewhere: str = "", reason: str = NO_FOLDER
+def set_folders_of_file(
+    account: Account, folders: list[tuple[str, int]], key: str, unread: tuple[str, str]
 ) -> None:
+    """Sets `data.folders` from a file beside the config.
+
+    Args:
+        account: The account.
+        folders: What the file says; nothing if it was not read.
+        key: The key that names the file.
+        unread: Why it was not read, as `read_beside` says it.
+    """
+    reason, why = unread
+    set_folders(account, folders)
+    if reason:
+        trainer = TRAINER_NAMES[account.trainer]
+        if not folders:
+            values: dict[str, Value] = {"trainer": trainer, "reason": why}
+            setting = account.settings["data.folders"]
+            account.settings["data.folders"] = replace(setting, reason=reason, values=values)
+        account.drop(key, reason, trainer=trainer, reason=why)
+    elif folders:
+        account.use(key, "data.folders", READ_TOO)
+
+
+def set_folders(account: Account, folders: list[tuple[str, int]]) -> None:
     """Sets `data.folders` from paths and repeats; without any, an example stands there."""
     if folders:
         tables: tuple[dict[str, str | int], ...] = tuple(
@@ -31,9 +58,25 @@ def set_folders(
         account.settings["data.folders"] = Setting(tables, "")
         return
     example: dict[str, str | int] = {"path": EXAMPLE_FOLDER}
-    account.settings["data.folders"] = Setting((example,), "", reason)
-    if elsewhere:
-        account.drop(elsewhere, reason)
+    account.settings["data.folders"] = Setting((example,), "", NO_FOLDER)
+
+
+def set_for_all(
+    account: Account, path: str, keys: Sequence[str], value: Callable[[str], TomlValue]
+) -> None:
+    """Sets what run.toml has once from keys of several folders, of which the first counts.
+
+    Args:
+        account: The account.
+        path: What to set.
+        keys: For each folder the key that it goes by; empty where it has the trainer's default.
+        value: The value of such a key in surefoot's terms, and of an empty one.
+    """
+    chosen = value(keys[0])
+    account.set(path, chosen, keys[0])
+    for key in dict.fromkeys(keys[1:]):
+        if key not in ("", keys[0]):
+            account.use(key, path, "" if value(key) == chosen else FIRST_FOLDER)
 
 
 def set_steps(
