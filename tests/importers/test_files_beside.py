@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from surefoot.config.text_file import MOST_BYTES
 from surefoot.finding import Refused
-from surefoot.importers.document import MOST_BYTES
 from surefoot.importers.judge import Reading
 from surefoot.importers.reading import readings
 from surefoot.importers.recognise import recognise

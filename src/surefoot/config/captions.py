@@ -13,8 +13,7 @@ Line = Annotated[str, Field(pattern=LINE)]
 
 
 class CaptionsConfig(Section):
-    """What becomes of a picture's captions at each step: left out or not, which of several, which
-    wildcards, which tags in which order; then trigger, prefix and suffix."""
+    """What becomes of a picture's captions at each step."""
 
     missing: Literal["error", "empty"] = "error"
     """A picture without a caption is an `error`, or gets an `empty` one."""
