@@ -90,6 +90,24 @@ class Plan:
         """Bytes of all that the run writes."""
         return self.bytes.needed_on_disk(self.config.save.keep + self.config.watch.keep_best)
 
+    def whole_epochs(self, done: int) -> int:
+        """How often `save.every_epochs` has gone by after `done` steps; 0 where it is off."""
+        every = self.config.save.every_epochs
+        if every == "off" or not self.pictures_in_epoch:
+            return 0
+        train = self.config.train
+        seen = done * train.batch_size * train.gradient_accumulation
+        # In pictures, which are whole numbers: a third of an epoch is rounded to one.
+        return seen // max(1, round(every * self.pictures_in_epoch))
+
+    def saves_after(self, done: int) -> bool:
+        """Whether a checkpoint is due after `done` steps, whatever the clock says."""
+        return (
+            done == self.steps
+            or done % self.save_every == 0
+            or self.whole_epochs(done) > self.whole_epochs(done - 1)
+        )
+
     @property
     def fingerprint(self) -> str:
         """Equal for two plans exactly if they are of one run: what a checkpoint belongs to."""
@@ -132,7 +150,7 @@ def resolve(loaded: Loaded, survey: Survey) -> Plan:
         epochs=seen / in_epoch if in_epoch else 0.0,
         validate_every=_every(config.validation.every, -(-config.train.steps // 4)),
         preview_every=_every(config.preview.every, -(-config.train.steps // 2)),
-        save_every=_every(config.save.every, min(500, -(-config.train.steps // 4))),
+        save_every=_save_every(config),
         formats=planned_formats(config.save.formats, config.tuning),
         trained_numbers=numbers,
         sheet=effective_steps(tensors, config, lr),
@@ -261,6 +279,14 @@ def _flat(values: object, place: str = "") -> dict[str, str]:
 
 def _every(asked: int | str, otherwise: int) -> int:
     return asked if isinstance(asked, int) else otherwise
+
+
+def _save_every(config: RunConfig) -> int:
+    save, steps = config.save, config.train.steps
+    elsewhen = save.every_minutes != "off" or save.every_epochs != "off"
+    if save.every == "off" or (save.every == "auto" and elsewhen):
+        return steps
+    return _every(save.every, min(500, -(-steps // 4)))
 
 
 def _lr(config: RunConfig, facts: FamilyFacts) -> float:

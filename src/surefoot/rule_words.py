@@ -78,11 +78,6 @@ RULE_WORDS: dict[str, Words] = {
         helps=(N_("set it to 0.05 to 0.1"),),
         source="Guttenberg 2023, Diffusion with Offset Noise",
     ),
-    "SF161": Words(
-        N_("the first checkpoint is due at step {every}, after the end at {steps}: an interrupted "
-           "run begins anew"),
-        helps=(N_("lower save.every, or set it to \"auto\""),),
-    ),
     "SF163": Words(
         N_("train.offload moves frozen weights, and there are none to move: {reason}"),
         helps=(N_("set train.offload = 0, or tune by an adapter on weights that are not "

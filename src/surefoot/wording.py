@@ -13,6 +13,7 @@ from surefoot.format_words import FORMAT_WORDS
 from surefoot.language import N_, _
 from surefoot.optimizer_words import OPTIMIZER_WORDS, Words
 from surefoot.rule_words import RULE_WORDS
+from surefoot.run_words import RUN_WORDS
 from surefoot.trainer_words import TRAINER_FILE_WORDS, TRAINER_WORDS
 from surefoot.tuning_words import TUNING_WORDS
 from surefoot.watch_words import WATCH_WORDS
@@ -312,7 +313,7 @@ _WORDS: dict[str, Words] = {
     **TRAINER_WORDS,
 }  # fmt: skip
 
-WORDS: dict[str, Words] = dict(sorted({**_WORDS, **RULE_WORDS}.items()))
+WORDS: dict[str, Words] = dict(sorted({**_WORDS, **RULE_WORDS, **RUN_WORDS}.items()))
 """The words of every code, in order."""
 
 _LEVEL_WORDS: dict[Level, str] = {

@@ -176,15 +176,6 @@ SET_CASES = (
         "objective.noise_offset",
     ),
     Case(
-        "SF161",
-        "checkpoint_after_the_end",
-        "note",
-        ("save.every=121",),
-        (("save.every=120",), ("train.steps=1",)),
-        {"every": 121, "steps": 120},
-        "save.every",
-    ),
-    Case(
         "SF205",
         "distilled_base",
         "warning",

@@ -18,6 +18,7 @@ from tests.check.objective_cases import OBJECTIVE_CASES
 from tests.check.optimizer_cases import OPTIMIZER_CASES
 from tests.check.rate_cases import RATE_CASES, SET_CASES
 from tests.check.rule_cases import SCHEDULE_CASES, Case
+from tests.check.save_cases import SAVE_CASES
 from tests.check.tuning_cases import TUNING_CASES
 from tests.run_files import look, write_pictures, write_run
 
@@ -171,6 +172,7 @@ CASES = (
     *RATE_CASES,
     *SET_CASES,
     *CAPTION_CASES,
+    *SAVE_CASES,
     *OBJECTIVE_CASES,
     *FORMAT_CASES,
 )

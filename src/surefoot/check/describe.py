@@ -34,7 +34,8 @@ def describe(plan: Plan) -> list[tuple[str, str]]:
                 validate=plan.validate_every if plan.validation_pictures else "-",
                 preview=plan.preview_every if config.preview.prompts else "-",
                 save=plan.save_every,
-            ),
+            )
+            + _saves(plan),
         ),
         (
             _("memory"),
@@ -58,6 +59,16 @@ def describe(plan: Plan) -> list[tuple[str, str]]:
         ),
         (_("folder"), str(plan.run_folder)),
     ]
+
+
+def _saves(plan: Plan) -> str:
+    """What else asks for a checkpoint."""
+    save, texts = plan.config.save, ""
+    if save.every_minutes != "off":
+        texts += _(", also every {minutes:g} minutes").format(minutes=save.every_minutes)
+    if save.every_epochs != "off":
+        texts += _(", also every {epochs:g} epochs").format(epochs=save.every_epochs)
+    return texts
 
 
 def _tuning(plan: Plan) -> str:

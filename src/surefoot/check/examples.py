@@ -76,6 +76,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "SF159": ("train.gradient_accumulation=64",),
     "SF160": ("objective.noise_offset=0.3",),
     "SF161": ("save.every=5000",),
+    "SF170": ("save.every=1",),
     "SF201": ("model.prediction=v_prediction",),
     "SF205": ("model.path=stabilityai/sd-turbo",),
     "SF203": ("model.zero_terminal_snr=true",),

@@ -10,6 +10,7 @@ from surefoot.check.memory_rules import MEMORY_RULES
 from surefoot.check.objective_rules import OBJECTIVE_RULES
 from surefoot.check.optimizer_rules import OPTIMIZER_RULES
 from surefoot.check.rate_rules import RATE_RULES
+from surefoot.check.save_rules import SAVE_RULES
 from surefoot.check.set_rules import SET_RULES
 from surefoot.check.tuning_rules import TUNING_RULES
 from surefoot.check.waivers import with_waivers
@@ -265,6 +266,7 @@ RULES: tuple[Rule, ...] = (
     *RATE_RULES,
     *SET_RULES,
     *CAPTION_RULES,
+    *SAVE_RULES,
     *OBJECTIVE_RULES,
     *FORMAT_RULES,
     wrong_prediction,

@@ -61,14 +61,6 @@ def noise_offset_that_shifts(plan: Plan, _survey: Survey) -> Iterator[Finding]:
         yield Finding("SF160", "warning", change.path, values, changes=(change,))
 
 
-def checkpoint_after_the_end(plan: Plan, _survey: Survey) -> Iterator[Finding]:
-    """SF161."""
-    if plan.save_every > plan.steps:
-        change = Change("save.every", '"auto"', str(plan.save_every), same=True)
-        values: dict[str, Value] = {"every": plan.save_every, "steps": plan.steps}
-        yield Finding("SF161", "note", "save.every", values, changes=(change,))
-
-
 def pictures_never_seen(plan: Plan, survey: Survey) -> Iterator[Finding]:
     """SF307. Source: kohya_ss issue 2965."""
     if any(item.unusable and item.path.startswith("data.") for item in survey.findings):
@@ -133,7 +125,6 @@ SET_RULES = (
     attention_only,
     large_step_of_an_adapter,
     noise_offset_that_shifts,
-    checkpoint_after_the_end,
     pictures_never_seen,
     captions_cut_off,
     captions_mostly_dropped,

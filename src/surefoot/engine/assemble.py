@@ -25,6 +25,7 @@ from surefoot.engine.loss_scale import LossScale
 from surefoot.engine.offload import Offload
 from surefoot.engine.optimizer import build_optimizer
 from surefoot.engine.optimizer_state import OptimizerMemory, kind_and_version
+from surefoot.engine.save_points import SavePoints
 from surefoot.engine.schedule_free import ScheduleFreeAverage
 from surefoot.engine.session import Session
 from surefoot.engine.stride import Strides
@@ -96,6 +97,7 @@ def assemble(plan: Plan, survey: Survey, events: Events, state: State | None) ->
         validation=_validation(plan, survey, family, conditioning, cache),
         strides=strides,
         watch=Watch(plan, strides, events, 0 if state is None else state.step),
+        save_points=SavePoints(plan),
         checkpoints=open_checkpoints(plan),
         best=open_best(plan),
         events=events,

@@ -202,10 +202,10 @@ def _check_movement(session: Session, movement: Movement, reporter: Reporter) ->
 
 def _after(session: Session, done: int, reporter: Reporter) -> None:
     """Validates, draws and saves, each at its own interval."""
-    plan = session.plan
     _look(session, done, reporter)
-    if done % plan.save_every == 0 or done == plan.steps:
+    if session.save_points.due(done):
         path = session.checkpoints.write(session.state(done))
+        session.save_points.saved()
         session.events.write("checkpoint", step=done, folder=path.name)
     trouble = session.watch.judge(done, reporter)
     if trouble is not None:

@@ -18,6 +18,7 @@ from surefoot.engine.ema import MovingAverage
 from surefoot.engine.events import Events
 from surefoot.engine.loss_scale import LossScale
 from surefoot.engine.optimizer_state import OptimizerMemory
+from surefoot.engine.save_points import SavePoints
 from surefoot.engine.schedule_free import ScheduleFreeAverage
 from surefoot.engine.stride import Strides
 from surefoot.engine.validation import Validation
@@ -61,6 +62,7 @@ class Session:
     validation: Validation | None
     strides: Strides
     watch: Watch
+    save_points: SavePoints
     checkpoints: Checkpoints
     best: Checkpoints
     events: Events

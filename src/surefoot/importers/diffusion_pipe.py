@@ -173,6 +173,12 @@ def _data(account: Account, folder: Path) -> None:
     every = account.whole("save_every_n_steps", 0)
     if every > 0:
         account.set("save.every", every, "save_every_n_steps")
+    epochs = account.whole("save_every_n_epochs", 0)
+    if epochs > 0:
+        account.set("save.every_epochs", float(epochs), "save_every_n_epochs")
+    minutes = account.number("checkpoint_every_n_minutes", 0.0)
+    if minutes > 0:
+        account.set("save.every_minutes", minutes, "checkpoint_every_n_minutes")
     saves = ("save_every_n_steps", "save_every_n_epochs", "save_every_n_examples")
     if not any(account.has(save) for save in saves):
         account.find("SF710", "error", "save_every_n_epochs", reason=NEVER_SAVES)

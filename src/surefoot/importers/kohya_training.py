@@ -151,6 +151,9 @@ def set_training(account: Account) -> None:
     every = account.whole("save_every_n_steps", 0)
     if every > 0:
         account.set("save.every", every, "save_every_n_steps")
+    epochs = account.whole("save_every_n_epochs", 0)
+    if epochs > 0:
+        account.set("save.every_epochs", float(epochs), "save_every_n_epochs")
     if account.text("resume"):
         account.find("SF709", "warning", "resume")
 

@@ -97,11 +97,23 @@ def _previews(account: Account, folder: Path) -> None:
         account.set("preview.prompts", tuple(prompts))
 
 
+# The trainer's units, and how many of ours each is.
+_SAVE_UNITS = {
+    "STEP": ("save.every", 1.0),
+    "EPOCH": ("save.every_epochs", 1.0),
+    "SECOND": ("save.every_minutes", 1 / 60),
+    "MINUTE": ("save.every_minutes", 1.0),
+    "HOUR": ("save.every_minutes", 60.0),
+}
+
+
 def _saves(account: Account) -> None:
     for name in ("backup_after", "save_every"):
-        if account.text(f"{name}_unit") == "STEP" and account.whole(name, 0) > 0:
-            account.set("save.every", account.whole(name, 1), name)
-            account.use(f"{name}_unit", "save.every")
+        unit, every = account.text(f"{name}_unit"), account.number(name, 0.0)
+        if unit in _SAVE_UNITS and every > 0:
+            key, factor = _SAVE_UNITS[unit]
+            account.set(key, round(every) if unit == "STEP" else every * factor, name)
+            account.use(f"{name}_unit", key)
     if account.flag("rolling_backup"):
         keep = max(1, account.whole("rolling_backup_count", 3))
         account.set("save.keep", keep, "rolling_backup_count")
