@@ -210,7 +210,7 @@ def _after(session: Session, done: int, reporter: Reporter) -> None:
     trouble = session.watch.judge(done, reporter)
     if trouble is not None:
         keep_last_good(session, done)
-        if plan.config.watch.on_trouble == "stop":
+        if session.plan.config.watch.on_trouble == "stop":
             raise Stopped(trouble, done)
 
 
