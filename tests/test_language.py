@@ -324,7 +324,7 @@ def test_plan_in_chinese_is_aligned(tmp_path: Path) -> None:
     run_file.write_text(text, encoding="utf-8")
     shown = CliRunner().invoke(command_line(), ["--lang", "zh", "plan", str(run_file)]).stdout
     lines = shown.split("\n\n")[0].splitlines()
-    assert len(lines) == 10
+    assert len(lines) == 11
     assert lines[3].startswith("优化器")
     columns = {
         cell_len(line[: line.index("  ")]) + len(re.findall(r"  +", line)[0]) for line in lines

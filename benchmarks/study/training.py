@@ -13,13 +13,12 @@ import diffusers
 import torch
 import transformers
 from rich.console import Console
-from torch import Tensor
 
 from benchmarks.demo_variant import Prepared, prepare
 from benchmarks.study.cases import Case
 from benchmarks.study.results import Outcome, Protocol
 from surefoot.data.encoded import EncodedPictures
-from surefoot.engine.assemble import assemble
+from surefoot.engine.assemble import assemble, validation_pictures
 from surefoot.engine.events import Events, read_events
 from surefoot.engine.loop import train
 from surefoot.engine.progress import Reporter
@@ -113,14 +112,8 @@ class Trainer:
 
 
 def _encoded(prepared: Prepared, session: Session) -> EncodedPictures:
-    def encode(pixels: Tensor) -> tuple[Tensor, Tensor]:
-        posterior = session.family.encode_images(pixels)
-        return posterior.mean, posterior.std
-
-    pictures = EncodedPictures(
-        prepared.found.validation.examples, prepared.plan.resolution, encode, None
-    )
-    pictures.prepare(False, lambda: None)
+    pictures = validation_pictures(prepared.plan, prepared.found, session.family, None)
+    pictures.prepare(lambda: None)
     return pictures
 
 

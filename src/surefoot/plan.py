@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from surefoot.config.optimizer import AdafactorConfig
 from surefoot.config.run import RunConfig
 from surefoot.config.tuning import FullConfig, TuningConfig, weights_dtype
 from surefoot.content import content_digest
+from surefoot.data.views import Views, resolutions_of, training_views, validation_views
 from surefoot.families.facts import FAMILIES, FamilyFacts, Prediction
 from surefoot.finding import StepRow
 from surefoot.formats.abilities import planned_formats
@@ -35,12 +37,24 @@ PLAN_FILE = "plan.json"
 
 
 @dataclass(frozen=True)
+class PlannedBucket:
+    """One size in pixels, and how many pictures are trained at it."""
+
+    width: int
+    height: int
+    pictures: int
+
+
+@dataclass(frozen=True)
 class Plan:
     """The whole run, resolved.
 
     Attributes:
         config: What was asked; where it says `auto`, the field here of that name holds.
         content: Digest of the model's weights, the pictures and the captions.
+        resolution: Of previews and held-out pictures: the largest that is trained at.
+        bucket_step: Sides of buckets are multiples of so many pixels.
+        buckets: The sizes that are trained at; a picture counts at each of its resolutions.
         formats: The formats in which an adapter is written; nothing for full fine-tuning.
         targets: For each part, the modules that get an adapter and what it is given; nothing for
             full fine-tuning.
@@ -62,6 +76,8 @@ class Plan:
     schedule: Schedule
     pictures: int
     pictures_in_epoch: int
+    bucket_step: int
+    buckets: tuple[PlannedBucket, ...]
     validation_pictures: int
     steps: int
     epochs: float
@@ -123,10 +139,8 @@ def resolve(loaded: Loaded, survey: Survey) -> Plan:
     lr = _lr(config, facts)
     tensors = trained_tensors(config.tuning, survey.model, targets)
     numbers = sum(tensor.numbers for tensor in tensors)
-    pictures = [len(scan.examples) for scan in survey.data]
-    in_epoch = sum(
-        count * folder.repeats for count, folder in zip(pictures, config.data.folders, strict=True)
-    )
+    views = planned_views(config, survey)
+    in_epoch = views.in_epoch
     seen = config.train.batch_size * config.train.gradient_accumulation * config.train.steps
     resolution = _resolution(config, survey.model)
     return Plan(
@@ -143,8 +157,10 @@ def resolve(loaded: Loaded, survey: Survey) -> Plan:
         targets=targets,
         lr=lr,
         schedule=planned_schedule(config),
-        pictures=sum(pictures),
+        pictures=sum(len(scan.examples) for scan in survey.data),
         pictures_in_epoch=in_epoch,
+        bucket_step=bucket_step(config, survey.model),
+        buckets=_buckets(views),
         validation_pictures=len(survey.validation.examples),
         steps=config.train.steps,
         epochs=seen / in_epoch if in_epoch else 0.0,
@@ -157,14 +173,33 @@ def resolve(loaded: Loaded, survey: Survey) -> Plan:
         bytes=bytes_of(
             config,
             tensors,
-            pictures=sum(pictures) + len(survey.validation.examples),
-            latent_numbers=facts.latent_channels
-            * (resolution // max(1, survey.model.vae_factor)) ** 2,
+            latent_numbers=_latent_numbers(config, survey, views, facts),
             model_bytes=_model_bytes(config.tuning, survey.model),
         ),
         run_folder=survey.run_folder,
         cache_folder=cache_folder_of(survey.run_folder),
     )
+
+
+def planned_views(config: RunConfig, survey: Survey) -> Views:
+    """Which pictures are seen at which sizes; both the plan and the run ask here."""
+    return training_views(
+        survey.data,
+        config.data,
+        native=survey.model.sample_size,
+        step=bucket_step(config, survey.model),
+    )
+
+
+def size_multiple(model: ModelSurvey) -> int:
+    """What sides must be multiples of: every level of the network halves the latents."""
+    return max(1, model.vae_factor * 2 ** max(0, model.unet_levels - 1))
+
+
+def bucket_step(config: RunConfig, model: ModelSurvey) -> int:
+    """Sides of buckets are multiples of so many pixels."""
+    asked = config.data.bucket_step
+    return size_multiple(model) if asked == "auto" else asked
 
 
 def span(numbers: Iterable[float]) -> str:
@@ -253,7 +288,7 @@ def _identity(plan: Plan) -> dict[str, object]:
         },
     )
     resolved: dict[str, object] = {
-        "resolution": plan.resolution,
+        "buckets": [[item.width, item.height] for item in plan.buckets],
         "prediction": plan.prediction,
         "zero_terminal_snr": plan.zero_terminal_snr,
         "content": plan.content,
@@ -314,7 +349,30 @@ def _zero_terminal_snr(config: RunConfig, model: ModelSurvey) -> bool:
 
 
 def _resolution(config: RunConfig, model: ModelSurvey) -> int:
-    return model.sample_size if config.data.resolution == "auto" else config.data.resolution
+    data = config.data
+    return max(
+        side for folder in data.folders for side in resolutions_of(folder, data, model.sample_size)
+    )
+
+
+def _buckets(views: Views) -> tuple[PlannedBucket, ...]:
+    counts = Counter(view.size for view in views.views)
+    return tuple(PlannedBucket(size.width, size.height, counts[size]) for size in views.sizes)
+
+
+def _latent_numbers(config: RunConfig, survey: Survey, views: Views, facts: FamilyFacts) -> int:
+    """Numbers in the latents of all pictures in all their looks, held-out ones too."""
+    data = config.data
+    looks = data.kept_variants * (2 if data.flip else 1)
+    held_out = validation_views(
+        survey.validation.examples,
+        data,
+        resolution=_resolution(config, survey.model),
+        step=bucket_step(config, survey.model),
+    )
+    pixels = looks * sum(view.size.area for view in views.views)
+    pixels += sum(view.size.area for view in held_out)
+    return facts.latent_channels * pixels // max(1, survey.model.vae_factor) ** 2
 
 
 def _device(config: RunConfig, survey: Survey) -> str:

@@ -140,6 +140,16 @@ RULE_WORDS: dict[str, Words] = {
         notes=(N_("much noise decides the composition, little noise the details."),),
         helps=(N_("widen timestep_min and timestep_max unless that is meant"),),
     ),
+    "SF028": Words(
+        N_("buckets in steps of {step} pixels do not fit: the model needs multiples of {multiple}"),
+        helps=(N_("set data.bucket_step = \"auto\""),),
+    ),
+    "SF029": Words(
+        N_("all {pictures} pictures are too small, such as {example} with {width}x{height} pixels "
+           "for {bucket}: nothing is left to train on"),
+        helps=(N_("set data.small_pictures to \"scale_up\" or \"smaller_bucket\", or lower "
+                  "data.resolution"),),
+    ),
     "SF301": Words(
         N_("the caption {file} is empty, so its picture is left out"),
         helps=(N_("write one, or set captions.missing = \"empty\""),),
@@ -154,9 +164,10 @@ RULE_WORDS: dict[str, Words] = {
         source="OneTrainer issues 97 and 573",
     ),
     "SF304": Words(
-        N_("{count} of {pictures} pictures are smaller than {resolution} pixels and will be scaled "
+        N_("{count} of {pictures} pictures are smaller than they will be trained at and are scaled "
            "up, {example} by {factor:.1f}"),
-        helps=(N_("larger pictures give sharper results"),),
+        helps=(N_("larger pictures give sharper results"),
+               N_("set data.small_pictures to \"smaller_bucket\" or \"leave_out\""),),
     ),
     "SF305": Words(
         N_("the caption {file} was left aside: {detail} is taken"),
@@ -206,5 +217,43 @@ RULE_WORDS: dict[str, Words] = {
         N_("no prompt of preview.prompts has the trigger word `{trigger}`: they would show the "
            "base model's pictures"),
         helps=(N_("put it into the prompts"),),
+    ),
+    "SF321": Words(
+        N_("{count} of {pictures} pictures are left out since they are too small, such as "
+           "{example} with {width}x{height} pixels for {bucket}"),
+        helps=(N_("set data.small_pictures to \"scale_up\" or \"smaller_bucket\", or lower "
+                  "data.resolution"),),
+        source="OneTrainer issues 267 and 573",
+    ),
+    "SF322": Words(
+        N_("{count} of {pictures} pictures lose more than {percent:.0f} % by cropping, {example} "
+           "loses {lost:.0f} %"),
+        helps=(N_("set data.buckets = \"auto\" where it is off, or raise data.longest_ratio"),
+               N_("crop them yourself, so that what matters stays"),),
+        source="OneTrainer issue 646",
+    ),
+    "SF323": Words(
+        N_("{count} of {buckets} buckets hold fewer pictures than a batch of {batch}, such as "
+           "{example} with {held}: their batches show a picture more than once"),
+        helps=(N_("lower train.batch_size, or crop these pictures to a more usual shape"),),
+    ),
+    "SF324": Words(
+        N_("random crops and colours are drawn once for each picture and then cached: every step "
+           "sees the same"),
+        helps=(N_("set data.variants to \"auto\" or to a number, or data.cache = \"off\""),),
+    ),
+    "SF325": Words(
+        N_("samples = {samples} and repeats = {repeats} both say how often this folder is seen"),
+        helps=(N_("remove one of them"),),
+    ),
+    "SF326": Words(
+        N_("all folders are for regularisation: there is nothing to learn from"),
+        helps=(N_("set role = \"train\" for the folder that shows what is new"),),
+    ),
+    "SF327": Words(
+        N_("an epoch shows {regularisation} regularisation pictures and {train} that are to be "
+           "learned: most of the run teaches nothing new"),
+        helps=(N_("set samples = {train} for the regularisation folder"),),
+        source="Ruiz et al. 2023, DreamBooth, section 3.2",
     ),
 }  # fmt: skip

@@ -47,7 +47,6 @@ def bytes_of(
     config: RunConfig,
     tensors: Sequence[PlannedTensor],
     *,
-    pictures: int,
     latent_numbers: int,
     model_bytes: int,
 ) -> Bytes:
@@ -56,8 +55,7 @@ def bytes_of(
     Args:
         config: What was asked.
         tensors: What is trained.
-        pictures: How many are cached.
-        latent_numbers: Numbers in one picture's latents.
+        latent_numbers: Numbers in the latents of all pictures that are cached.
         model_bytes: Size of the whole model, which full fine-tuning writes anew.
     """
     dtype = weights_dtype(config.tuning)
@@ -70,7 +68,6 @@ def bytes_of(
     started = _started(config, tensors)
     # A checkpoint also holds the weights to show, where they are not the trained ones.
     shown = ema or (trained if facts_of(config.optimizer).averages else 0)
-    mirrored = 2 if config.data.flip else 1
     whole_model = isinstance(config.tuning, FullConfig)
     formats = planned_formats(config.save.formats, config.tuning)
     return Bytes(
@@ -82,7 +79,7 @@ def bytes_of(
         checkpoint=trained + started + optimizer + shown,
         export=model_bytes if whole_model else (trained + started) * len(formats),
         # Mean and standard deviation, fp32.
-        cache=0 if config.data.cache == "off" else 2 * _FP32 * pictures * latent_numbers * mirrored,
+        cache=0 if config.data.cache == "off" else 2 * _FP32 * latent_numbers,
     )
 
 

@@ -16,6 +16,7 @@ from tests.check.format_cases import FORMAT_CASES
 from tests.check.memory_cases import BF16, MEMORY_CASES
 from tests.check.objective_cases import OBJECTIVE_CASES
 from tests.check.optimizer_cases import OPTIMIZER_CASES
+from tests.check.picture_cases import PICTURE_CASES
 from tests.check.rate_cases import RATE_CASES, SET_CASES
 from tests.check.rule_cases import SCHEDULE_CASES, Case
 from tests.check.save_cases import SAVE_CASES
@@ -163,7 +164,7 @@ CASES = (
         "warning",
         ("data.resolution=96",),
         (("data.resolution=64",),),
-        {"count": 2, "pictures": 2, "resolution": 96, "example": "0.png", "factor": 1.5},
+        {"count": 2, "pictures": 2, "example": "0.png", "factor": 1.5},
         "data.folders",
     ),
     *(Case(*case) for case in OPTIMIZER_CASES),
@@ -174,10 +175,13 @@ CASES = (
     *CAPTION_CASES,
     *SAVE_CASES,
     *OBJECTIVE_CASES,
+    *PICTURE_CASES,
     *FORMAT_CASES,
 )
 # Rules about files, each with tests of its own here.
 ELSEWHERE = {
+    "pictures_cropped",
+    "buckets_smaller_than_a_batch",
     "disk_without_room",
     "zero_terminal_signal",
     "captions_cut_off",

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from surefoot.data.batches import Batches, Source, step_generator, stream_seed
+from surefoot.data.batches import Batches, step_generator, stream_seed
+from surefoot.data.views import Source
 
 counts = st.integers(1, 40)
 sizes = st.integers(1, 60)

@@ -10,7 +10,9 @@ import pytest
 import torch
 
 import surefoot.data.cache as cache_module
+from surefoot.data.buckets import Size
 from surefoot.data.cache import LatentCache
+from surefoot.data.variations import PLAIN, Variation
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,7 +50,7 @@ def latents(seed: int = 0) -> dict[str, torch.Tensor]:
 
 def test_what_is_stored_comes_back_to_the_bit(cache: LatentCache, damage: Damage) -> None:
     stored = latents()
-    key = cache.key(PICTURE, 64, 48, False)
+    key = cache.key(PICTURE, Size(64, 48), False, PLAIN)
     cache.store(key, stored)
     loaded = cache.load(key)
     assert loaded is not None
@@ -73,7 +75,7 @@ def test_slices_and_scalars_can_be_stored(cache: LatentCache, damage: Damage) ->
 def test_an_item_never_stored_is_a_miss_and_makes_no_files(
     cache: LatentCache, damage: Damage
 ) -> None:
-    assert cache.load(cache.key(PICTURE, 64, 48, False)) is None
+    assert cache.load(cache.key(PICTURE, Size(64, 48), False, PLAIN)) is None
     assert not cache.folder.exists()
     assert damage.paths == []
 
@@ -82,21 +84,28 @@ def test_everything_that_decides_the_numbers_is_in_the_key(
     cache: LatentCache, damage: Damage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     keys = [
-        cache.key(PICTURE, 64, 48, False),
-        cache.key(PICTURE, 64, 48, True),
-        cache.key(PICTURE, 48, 64, False),
-        cache.key(PICTURE, 64, 64, False),
-        cache.key("cd" * 32, 64, 48, False),
-        LatentCache(cache.folder, "vae-2", damage).key(PICTURE, 64, 48, False),
+        cache.key(PICTURE, Size(64, 48), False, PLAIN),
+        cache.key(PICTURE, Size(64, 48), True, PLAIN),
+        cache.key(PICTURE, Size(48, 64), False, PLAIN),
+        cache.key(PICTURE, Size(64, 64), False, PLAIN),
+        cache.key("cd" * 32, Size(64, 48), False, PLAIN),
+        cache.key(PICTURE, Size(64, 48), False, Variation(across=0.4)),
+        cache.key(PICTURE, Size(64, 48), False, Variation(down=0.4)),
+        cache.key(PICTURE, Size(64, 48), False, Variation(brightness=0.4)),
+        cache.key(PICTURE, Size(64, 48), False, Variation(contrast=0.4)),
+        cache.key(PICTURE, Size(64, 48), False, Variation(saturation=0.4)),
+        LatentCache(cache.folder, "vae-2", damage).key(PICTURE, Size(64, 48), False, PLAIN),
     ]
     monkeypatch.setattr(cache_module, "CACHE_FORMAT", cache_module.CACHE_FORMAT + 1)
-    keys.append(cache.key(PICTURE, 64, 48, False))
+    keys.append(cache.key(PICTURE, Size(64, 48), False, PLAIN))
     assert len(set(keys)) == len(keys)
 
 
 def test_the_key_does_not_depend_on_where_the_cache_lies(tmp_path: Path, damage: Damage) -> None:
     here, there = (LatentCache(tmp_path / name, "vae-1", damage) for name in ("a", "b"))
-    assert here.key(PICTURE, 64, 48, False) == there.key(PICTURE, 64, 48, False)
+    assert here.key(PICTURE, Size(64, 48), False, PLAIN) == there.key(
+        PICTURE, Size(64, 48), False, PLAIN
+    )
 
 
 def cut(data: bytes) -> bytes:
@@ -119,7 +128,7 @@ def text(data: bytes) -> bytes:
 def test_a_damaged_item_is_reported_is_a_miss_and_is_rewritten(
     cache: LatentCache, damage: Damage, damaging: Callable[[bytes], bytes]
 ) -> None:
-    key = cache.key(PICTURE, 64, 48, False)
+    key = cache.key(PICTURE, Size(64, 48), False, PLAIN)
     cache.store(key, latents())
     path = cache.path(key)
     path.write_bytes(damaging(path.read_bytes()))
@@ -133,7 +142,7 @@ def test_a_damaged_item_is_reported_is_a_miss_and_is_rewritten(
 
 
 def test_an_item_under_anothers_name_is_damaged(cache: LatentCache, damage: Damage) -> None:
-    plain, flipped = (cache.key(PICTURE, 64, 48, flip) for flip in (False, True))
+    plain, flipped = (cache.key(PICTURE, Size(64, 48), flip, PLAIN) for flip in (False, True))
     cache.store(plain, latents())
     cache.store(flipped, latents(1))
     cache.path(flipped).write_bytes(cache.path(plain).read_bytes())
@@ -144,7 +153,7 @@ def test_an_item_under_anothers_name_is_damaged(cache: LatentCache, damage: Dama
 def test_a_failing_disk_is_raised_as_it_is_and_leaves_the_old_item(
     cache: LatentCache, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    key = cache.key(PICTURE, 64, 48, False)
+    key = cache.key(PICTURE, Size(64, 48), False, PLAIN)
     cache.store(key, latents())
 
     def full(self: Path, target: Path) -> Path:
@@ -173,7 +182,7 @@ def raise_damage(path: Path) -> None:
 def write_and_read(folder: str, rounds: int) -> None:
     torch.set_num_threads(1)
     cache = LatentCache(Path(folder), "vae-1", raise_damage)
-    key = cache.key(PICTURE, 64, 48, False)
+    key = cache.key(PICTURE, Size(64, 48), False, PLAIN)
     expected = latents()
     for _ in range(rounds):
         cache.store(key, expected)
@@ -192,7 +201,7 @@ def test_two_processes_may_write_and_read_the_same_item(cache: LatentCache, dama
     for worker in workers:
         worker.join(timeout=90)
     assert [worker.exitcode for worker in workers] == [0, 0]
-    key = cache.key(PICTURE, 64, 48, False)
+    key = cache.key(PICTURE, Size(64, 48), False, PLAIN)
     assert cache.load(key) is not None
     assert damage.paths == []
     assert len(list(cache.path(key).parent.iterdir())) == 1

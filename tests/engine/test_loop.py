@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from surefoot.data.encoded import Look
 from surefoot.engine import loop
 from surefoot.engine.events import read_events
 from surefoot.engine.session import Session
@@ -295,13 +296,13 @@ def test_pictures_are_mirrored_where_asked_and_each_epoch_sees_all(
     with session_of(small) as session, pytest.MonkeyPatch.context() as patch:
         original = session.pictures.draw
 
-        def draw(indices: list[int], flips: list[bool], draws: list[torch.Generator]) -> Tensor:
-            seen.append((indices, flips))
-            return original(indices, flips, draws)
+        def draw(looks: list[Look], draws: list[torch.Generator]) -> Tensor:
+            seen.append(([look.index for look in looks], [look.flipped for look in looks]))
+            return original(looks, draws)
 
         patch.setattr(session.pictures, "draw", draw)
         loop.train(session, quiet_reporter())
-        plain, mirrored = session.pictures.moments(0, False), session.pictures.moments(0, True)
+        plain, mirrored = (session.pictures.moments(Look(0, flipped)) for flipped in (False, True))
         assert not torch.equal(plain[0], mirrored[0])
     epochs = [sorted(seen[step][0] + seen[step + 1][0]) for step in range(0, 12, 2)]
     assert epochs == [[0, 1, 2, 3]] * 6

@@ -15,8 +15,9 @@ from diffusers import DDIMScheduler, StableDiffusionPipeline
 from PIL import Image
 from torch import Tensor
 
-from surefoot.data.batches import step_generator
+from surefoot.data.batches import Batches, step_generator
 from surefoot.data.randomness import torch_generator
+from surefoot.data.views import Source
 from surefoot.engine import loop
 from surefoot.engine.session import Session
 from tests.engine.small_runs import (
@@ -75,10 +76,11 @@ def plain_loss(
     pipeline: StableDiffusionPipeline, session: Session, part: int, parts: int, dropout: float
 ) -> Tensor:
     """What the loss of one micro-batch at the first step should be."""
-    positions = session.batches.at(0, part, parts)
-    places = range(part * len(positions), (part + 1) * len(positions))
+    count = len(session.pictures.views)
+    indices = Batches([Source((0,) * count, count)], 3, SEED).at(0, part, parts)
+    places = range(part * len(indices), (part + 1) * len(indices))
     draws = [torch_generator(SEED, "step", 0, place) for place in places]
-    examples = [session.pictures.examples[index] for index in session.order[positions]]
+    examples = [session.pictures.views[index].example for index in indices]
     captions = [
         "" if is_dropped(place, dropout) else example.captions[0]
         for place, example in zip(places, examples, strict=True)

@@ -9,6 +9,7 @@ from surefoot.language import _
 from surefoot.plan import Plan, span
 
 _MEGABYTE = 1e6
+_SHOWN_BUCKETS = 6
 
 
 def describe(plan: Plan) -> list[tuple[str, str]]:
@@ -20,6 +21,7 @@ def describe(plan: Plan) -> list[tuple[str, str]]:
         (_("tuning"), _tuning(plan)),
         (_("optimizer"), _optimizer(plan)),
         (_("pictures"), _pictures(plan)),
+        (_("sizes"), _sizes(plan)),
         (
             _("steps"),
             _("{steps} steps of {batch} pictures = {epochs:.1f} epochs").format(
@@ -120,12 +122,25 @@ def _adafactor(optimizer: AdafactorConfig, weights: WeightsDtype) -> str:
 
 
 def _pictures(plan: Plan) -> str:
-    return _("{pictures} ({epoch} in an epoch) at {resolution} pixels, {held_out} held out").format(
+    return _("{pictures} ({epoch} in an epoch), {held_out} held out").format(
         pictures=plan.pictures,
         epoch=plan.pictures_in_epoch,
-        resolution=plan.resolution,
         held_out=plan.validation_pictures,
     )
+
+
+def _sizes(plan: Plan) -> str:
+    """The buckets with the most pictures, and how many others there are."""
+    ordered = sorted(plan.buckets, key=lambda item: -item.pictures)
+    shown = ", ".join(
+        f"{item.width}x{item.height}: {item.pictures}" for item in ordered[:_SHOWN_BUCKETS]
+    )
+    rest = ordered[_SHOWN_BUCKETS:]
+    if rest:
+        shown += _(", {count} more sizes: {pictures}").format(
+            count=len(rest), pictures=sum(item.pictures for item in rest)
+        )
+    return shown or "-"
 
 
 def _megabytes(size: int) -> str:

@@ -99,5 +99,13 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "SF311": ("captions.shuffle=true", "captions.separator=;"),
     "SF312": ("captions.shuffle=true", "captions.keep_tags=30"),
     "SF314": ("captions.trigger=mycat", 'preview.prompts=["a cat"]'),
+    "SF028": ("data.bucket_step=8", "data.resolution=64"),
+    "SF029": ("data.small_pictures=leave_out", "data.resolution=128"),
+    "SF324": ("data.crop=random", "data.variants=1"),
+    "SF325": ('data.folders=[{path="builtin", samples=20, repeats=2}]',),
+    "SF326": ('data.folders=[{path="builtin", role="regularisation"}]',),
+    "SF327": (
+        'data.folders=[{path="builtin", samples=20}, {path="builtin", role="regularisation"}]',
+    ),
     "SF401": ('waive=[{code="SF107", reason="known"}]',),
 }

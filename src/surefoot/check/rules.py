@@ -9,6 +9,7 @@ from surefoot.check.format_rules import FORMAT_RULES
 from surefoot.check.memory_rules import MEMORY_RULES
 from surefoot.check.objective_rules import OBJECTIVE_RULES
 from surefoot.check.optimizer_rules import OPTIMIZER_RULES
+from surefoot.check.picture_rules import PICTURE_RULES
 from surefoot.check.rate_rules import RATE_RULES
 from surefoot.check.save_rules import SAVE_RULES
 from surefoot.check.set_rules import SET_RULES
@@ -197,22 +198,6 @@ def wrong_prediction(plan: Plan, survey: Survey) -> Iterator[Finding]:
         yield Finding("SF201", "warning", "model.prediction", dict(values), changes=(change,))
 
 
-def resolution_that_does_not_fit(plan: Plan, survey: Survey) -> Iterator[Finding]:
-    """SF027. Every level of the UNet halves the latents."""
-    if not survey.model.parts:
-        return
-    multiple = survey.model.vae_factor * 2 ** (survey.model.unet_levels - 1)
-    if plan.resolution % multiple:
-        below = max(multiple, plan.resolution // multiple * multiple)
-        values = {
-            "resolution": plan.resolution,
-            "multiple": multiple,
-            "below": below,
-            "above": (plan.resolution // multiple + 1) * multiple,
-        }
-        yield Finding("SF027", "error", "data.resolution", dict(values))
-
-
 def disk_without_room(plan: Plan, survey: Survey) -> Iterator[Finding]:
     """SF042. Asked before the run, since the last save is the worst place to find out."""
     needed = plan.disk_needed
@@ -233,22 +218,6 @@ def batch_larger_than_set(plan: Plan, survey: Survey) -> Iterator[Finding]:
         yield Finding("SF303", "warning", "train.batch_size", dict(values))
 
 
-def pictures_scaled_up(plan: Plan, survey: Survey) -> Iterator[Finding]:
-    """SF304."""
-    examples = [example for scan in survey.data for example in scan.examples]
-    small = [item for item in examples if min(item.width, item.height) < plan.resolution]
-    if small:
-        worst = min(small, key=lambda item: min(item.width, item.height))
-        values = {
-            "count": len(small),
-            "pictures": len(examples),
-            "resolution": plan.resolution,
-            "example": worst.path.name,
-            "factor": plan.resolution / min(worst.width, worst.height),
-        }
-        yield Finding("SF304", "warning", "data.folders", dict(values))
-
-
 RULES: tuple[Rule, ...] = (
     own_scale_of_adapters,
     rate_set_twice,
@@ -267,11 +236,10 @@ RULES: tuple[Rule, ...] = (
     *SET_RULES,
     *CAPTION_RULES,
     *SAVE_RULES,
+    *PICTURE_RULES,
     *OBJECTIVE_RULES,
     *FORMAT_RULES,
     wrong_prediction,
-    resolution_that_does_not_fit,
     disk_without_room,
     batch_larger_than_set,
-    pictures_scaled_up,
 )

@@ -6,13 +6,14 @@ import bisect
 import hashlib
 import json
 import operator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, final
 
 import numpy as np
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from surefoot.data.views import Source
 
 _KEPT_EPOCHS = 4  # a batch that crosses the border of an epoch needs both sides of it
 
@@ -40,21 +41,6 @@ def step_generator(seed: int, *stream: int | str) -> np.random.Generator:
 
 def _bit_generator(seed: int, *stream: int | str) -> np.random.Philox:
     return np.random.Philox(np.random.SeedSequence(stream_seed(seed, *stream)))
-
-
-@dataclass(frozen=True)
-class Source:
-    """Pictures that share a place in the epoch: one folder.
-
-    Attributes:
-        buckets: The bucket of each of its items, as a number from 0.
-        per_epoch: How many items an epoch takes of it; a multiple of their number takes each as
-            often. Otherwise the epochs go on where the last one ended: of 10 items with 4 an
-            epoch, 5 epochs show each of them twice.
-    """
-
-    buckets: tuple[int, ...]
-    per_epoch: int
 
 
 @final

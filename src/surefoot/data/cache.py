@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import TYPE_CHECKING, final
 
 import torch
@@ -15,8 +15,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
+    from surefoot.data.buckets import Size
+    from surefoot.data.variations import Variation
+
 # Part of every key: raise it when the way a picture is read, scaled or encoded changes.
-CACHE_FORMAT = 1
+CACHE_FORMAT = 2
 
 
 @final
@@ -38,9 +41,13 @@ class LatentCache:
     model_key: str
     on_damaged: Callable[[Path], None]
 
-    def key(self, image_bytes_sha256: str, width: int, height: int, flipped: bool) -> str:
-        """Name an item by all that decides its numbers: picture, size, mirroring, model, code."""
-        facts = [CACHE_FORMAT, self.model_key, image_bytes_sha256, width, height, flipped]
+    def key(self, image_bytes_sha256: str, size: Size, flipped: bool, variation: Variation) -> str:
+        """Name an item by all that decides its numbers.
+
+        These are the picture, its size, mirroring, crop and colours, the model, the code.
+        """
+        picture = [image_bytes_sha256, size.width, size.height, flipped, *astuple(variation)]
+        facts = [CACHE_FORMAT, self.model_key, *picture]
         return hashlib.sha256(json.dumps(facts).encode("ascii")).hexdigest()
 
     def path(self, key: str) -> Path:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Literal
 
 from PIL import ExifTags, Image, ImageCms, ImageOps
 
+from surefoot.data.variations import PLAIN, Variation
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -91,8 +93,14 @@ def open_upright(path: Path) -> Image.Image:
     return picture
 
 
-def read_picture(path: Path, width: int, height: int) -> np.ndarray:
-    """Read a picture, scaled to cover width x height (Lanczos, antialiased) and centre-cropped.
+def read_picture(path: Path, width: int, height: int, variation: Variation = PLAIN) -> np.ndarray:
+    """Read a picture, scaled to cover width x height (Lanczos, antialiased) and cropped.
+
+    Args:
+        path: the file.
+        width: of what is kept, in pixels.
+        height: of what is kept.
+        variation: where it is cropped, if not at the centre, and its colours.
 
     Returns:
         Pixels (height, width, 3), uint8, RGB; writable and owned by the caller.
@@ -102,8 +110,13 @@ def read_picture(path: Path, width: int, height: int) -> np.ndarray:
     """
     import numpy as np
 
-    picture = open_upright(path)
-    return np.array(ImageOps.fit(picture, (width, height), Image.Resampling.LANCZOS))
+    picture = ImageOps.fit(
+        open_upright(path),
+        (width, height),
+        Image.Resampling.LANCZOS,
+        centering=(variation.across, variation.down),
+    )
+    return np.array(variation.coloured(picture))
 
 
 def _read_bytes(path: Path) -> bytes:

@@ -11,16 +11,18 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from surefoot.config.data import DataConfig
 from surefoot.config.optimizer import AdafactorConfig
-from surefoot.data.batches import Batches, repeat_indices
+from surefoot.data.batches import Batches
 from surefoot.data.cache import LatentCache
 from surefoot.data.encoded import EncodedPictures
-from surefoot.data.scan import Example
+from surefoot.data.views import View, validation_views
 from surefoot.engine.attach import attach
 from surefoot.engine.checkpoint import Checkpoints, State
 from surefoot.engine.conditioning import Conditioning
 from surefoot.engine.ema import MovingAverage
 from surefoot.engine.events import Events
+from surefoot.engine.feed import Feed
 from surefoot.engine.loss_scale import LossScale
 from surefoot.engine.offload import Offload
 from surefoot.engine.optimizer import build_optimizer
@@ -38,7 +40,7 @@ from surefoot.finding import Finding, Refused
 from surefoot.optim.adafactor import Adafactor
 from surefoot.optim.facts import facts_of
 from surefoot.optim.in_backward import StepInBackward
-from surefoot.plan import Plan
+from surefoot.plan import Plan, planned_views
 from surefoot.survey import Survey
 from surefoot.tuning.dora import zero_rows
 from surefoot.tuning.trainable import Tuned
@@ -64,13 +66,9 @@ def assemble(plan: Plan, survey: Survey, events: Events, state: State | None) ->
         Offload(family.blocks(), train.offload, device)
     conditioning = Conditioning(family, "text_encoder" in plan.config.tuning.parts)
     cache = _open_cache(plan, family, events)
-    examples = [example for scan in survey.data for example in scan.examples]
-    order = repeat_indices(
-        [
-            (len(scan.examples), folder.repeats)
-            for scan, folder in zip(survey.data, plan.config.data.folders, strict=True)
-        ]
-    )
+    views = planned_views(plan.config, survey)
+    pictures = encoded(plan.config.data, family, cache, views.views)
+    batches = Batches(views.sources, train.batch_size, plan.config.seed)
     findings = list(_zero_rows(tuned))
     strides = Strides(tuned.trainables)  # as they are at the start, whatever is loaded below
     if state is not None:
@@ -90,9 +88,8 @@ def assemble(plan: Plan, survey: Survey, events: Events, state: State | None) ->
         memory=memory,
         average=average,
         scale=scale,
-        pictures=_encoded(plan, family, cache, examples),
-        order=order,
-        batches=Batches(len(order), train.batch_size, plan.config.seed),
+        pictures=pictures,
+        feed=Feed(plan.config, pictures, batches),
         conditioning=conditioning,
         validation=_validation(plan, survey, family, conditioning, cache),
         strides=strides,
@@ -224,14 +221,27 @@ def _open_cache(plan: Plan, family: Family, events: Events) -> LatentCache | Non
     return LatentCache(plan.cache_folder, digest.hexdigest(), report)
 
 
-def _encoded(
-    plan: Plan, family: Family, cache: LatentCache | None, examples: Sequence[Example]
+def encoded(
+    data: DataConfig, family: Family, cache: LatentCache | None, views: Sequence[View]
 ) -> EncodedPictures:
+    """Pictures that are encoded by the family's own autoencoder."""
+
     def encode(pixels: Tensor) -> tuple[Tensor, Tensor]:
         posterior = family.encode_images(pixels)
         return posterior.mean, posterior.std
 
-    return EncodedPictures(examples, plan.resolution, encode, cache)
+    return EncodedPictures(views, data, encode, cache)
+
+
+def validation_pictures(
+    plan: Plan, survey: Survey, family: Family, cache: LatentCache | None
+) -> EncodedPictures:
+    """Held-out pictures, as they are seen without chance."""
+    data = plan.config.data.without_chance()
+    views = validation_views(
+        survey.validation.examples, data, resolution=plan.resolution, step=plan.bucket_step
+    )
+    return encoded(data, family, cache, views)
 
 
 def _validation(
@@ -244,7 +254,7 @@ def _validation(
     if not survey.validation.examples:
         return None
     return Validation(
-        _encoded(plan, family, cache, survey.validation.examples),
+        validation_pictures(plan, survey, family, cache),
         family,
         conditioning,
         plan.config.captions,

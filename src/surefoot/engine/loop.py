@@ -9,9 +9,6 @@ import torch
 from torch import Tensor
 
 from surefoot.config.tuning import FullConfig
-from surefoot.data.batches import step_generator
-from surefoot.data.captions import drawn_caption
-from surefoot.data.randomness import torch_generator
 from surefoot.engine.attach import HALF
 from surefoot.engine.last_good import keep_last_good
 from surefoot.engine.noising import add_drawn_noise, losses_of
@@ -100,33 +97,14 @@ def loss_at(session: Session, step: int) -> float:
 def _loss(session: Session, step: int, part: int) -> Tensor:
     config, device = session.plan.config, session.device
     process = session.family.noise_schedule
-    positions = session.batches.at(step, part, config.train.gradient_accumulation)
-    indices = session.order[positions].tolist()
-    # The randomness of a picture is a pure function of the seed and of its place in the step: a
-    # resumed run draws the same numbers, and so does one that cuts its steps into other parts.
-    first = part * config.train.batch_size
-    places = range(first, first + len(indices))
-    draws = [torch_generator(config.seed, "step", step, place) for place in places]
-    choices = [step_generator(config.seed, "choices", step, place) for place in places]
-    flips = [bool(choice.random() < (0.5 if config.data.flip else 0.0)) for choice in choices]
-    captions = _captions(session, step, places, indices)
-    latents = session.pictures.draw(indices, flips, draws)
-    noised = add_drawn_noise(config.objective, process, latents, draws)
+    portion = session.feed.at(step, part)
+    noised = add_drawn_noise(config.objective, process, portion.latents, portion.draws)
     half = HALF.get(config.train.precision)
     with torch.autocast(device.type, half, enabled=half is not None):
-        states = session.conditioning(captions)
+        states = session.conditioning(portion.captions)
         output = session.family.denoise(noised.noisy.to(device), noised.timestep.to(device), states)
-    return losses_of(config.objective, process, output, noised).mean()
-
-
-def _captions(session: Session, step: int, places: range, indices: list[int]) -> list[str]:
-    config, examples = session.plan.config, session.pictures.examples
-    return [
-        drawn_caption(
-            examples[index].captions, config.captions, seed=config.seed, step=step, position=place
-        )
-        for place, index in zip(places, indices, strict=True)
-    ]
+    losses = losses_of(config.objective, process, output, noised)
+    return (losses * portion.weight.to(device)).mean()
 
 
 def gradient_norm(session: Session) -> float:

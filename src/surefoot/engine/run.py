@@ -130,9 +130,8 @@ def _open_session(
     for finding in session.findings:
         events.finding(finding)
         reporter.finding(finding)
-    flip = plan.config.data.flip
-    with reporter.stage(_("encoding pictures"), plan.pictures):
-        session.pictures.prepare(flip, reporter.advance)
+    with reporter.stage(_("encoding pictures"), len(session.pictures.views)):
+        session.pictures.prepare(reporter.advance)
     return session
 
 

@@ -6,16 +6,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch.optim import Optimizer
 
-from surefoot.data.batches import Batches
 from surefoot.data.encoded import EncodedPictures
 from surefoot.engine.checkpoint import Checkpoints, State
 from surefoot.engine.conditioning import Conditioning
 from surefoot.engine.ema import MovingAverage
 from surefoot.engine.events import Events
+from surefoot.engine.feed import Feed
 from surefoot.engine.loss_scale import LossScale
 from surefoot.engine.optimizer_state import OptimizerMemory
 from surefoot.engine.save_points import SavePoints
@@ -35,7 +34,6 @@ class Session:
     """Everything the loop needs, made by `assemble`.
 
     Attributes:
-        order: Position in an epoch to example, repeats included.
         average: What is shown and exported instead of the trained weights, `None` without one.
         scale: The factor on the loss of a forward pass in float16, `None` for others.
         validation: `None` without held-out pictures.
@@ -56,8 +54,7 @@ class Session:
     average: MovingAverage | ScheduleFreeAverage | None
     scale: LossScale | None
     pictures: EncodedPictures
-    order: np.ndarray
-    batches: Batches
+    feed: Feed
     conditioning: Conditioning
     validation: Validation | None
     strides: Strides

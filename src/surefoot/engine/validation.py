@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
 from typing import final
 
 import torch
@@ -42,18 +44,26 @@ class Validation:
         self._batch_size = batch_size
         self._seed = seed
 
+    def _blocks(self) -> Iterator[range]:
+        """Pictures whose noise is drawn together, all of one size."""
+        start = 0
+        for _size, views in itertools.groupby(self._pictures.views, key=lambda view: view.size):
+            end = start + len(list(views))
+            for first in range(start, end, _NOISE_BLOCK):
+                yield range(first, min(first + _NOISE_BLOCK, end))
+            start = end
+
     @torch.no_grad()
     def loss(self, device: torch.device) -> float:
         """The loss of the model as it is now."""
         schedule = self._family.noise_schedule
-        count = len(self._pictures.examples)
+        count = len(self._pictures.views)
         # Each picture sees `draws` levels; neighbours see others, so that all are covered.
         levels = schedule.spread_timesteps(self._draws * 8)
         total = torch.zeros((), dtype=torch.float64)
         for draw in range(self._draws):
-            for start in range(0, count, _NOISE_BLOCK):
-                indices = range(start, min(start + _NOISE_BLOCK, count))
-                generator = torch_generator(self._seed, "validation", draw, start)
+            for indices in self._blocks():
+                generator = torch_generator(self._seed, "validation", draw, indices.start)
                 latents = self._pictures.means(indices)
                 noise = draw_noise(latents.shape, generator)
                 timestep = levels[[draw * 8 + index % 8 for index in indices]]
@@ -61,7 +71,7 @@ class Validation:
                 target = schedule.target(latents, noise, timestep)
                 states = self._conditioning(
                     [
-                        plain_caption(self._pictures.examples[index].captions, self._captions)
+                        plain_caption(self._pictures.views[index].example.captions, self._captions)
                         for index in indices
                     ]
                 )
