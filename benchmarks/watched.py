@@ -18,8 +18,9 @@ from surefoot.check.rules import review
 from surefoot.config.load import load
 from surefoot.engine.events import read_events
 from surefoot.engine.progress import Reporter
-from surefoot.engine.run import run
-from surefoot.plan import resolve
+from surefoot.engine.run import Summary, run
+from surefoot.finding import Finding, Refused
+from surefoot.plan import Plan, resolve
 from surefoot.survey import survey
 
 PROMPTS = ("red apple, food fruit", "panda face, animal mammal")
@@ -35,7 +36,7 @@ class Told:
         verdicts: Those that were another than before, by step.
         codes: What was found while training, by step.
         validations: The validation loss by step.
-        stopped_at: The step at which the watch ended it, 0 if it did not.
+        stopped_at: The step at which the watch ended it, or the loop; 0 if neither did.
         result: What was exported; the run folder if nothing was.
         result_steps: What that was trained for.
     """
@@ -76,21 +77,40 @@ def watched(
     findings = review(plan, found)
     started = time.monotonic()
     quiet = Reporter(Console(file=io.StringIO(), width=200))
-    summary = run(loaded, plan, found, findings, quiet)
+    try:
+        summary = run(loaded, plan, found, findings, quiet)
+    except Refused as refused:  # the run ended itself, by gradients that are not finite
+        (ended,) = refused.findings
+        return _told(plan, findings, None, ended, time.monotonic() - started)
+    return _told(plan, findings, summary, None, time.monotonic() - started)
+
+
+def _told(
+    plan: Plan,
+    findings: Sequence[Finding],
+    summary: Summary | None,
+    ended: Finding | None,
+    seconds: float,
+) -> Told:
     events = cast(list[dict[str, Any]], read_events(plan.run_folder))
+    codes = dict(_codes(events))
+    at = 0
+    if ended is not None:
+        at = int(str(ended.values["step"]))
+        codes[at] = ended.code
     return Told(
         foretold=tuple(item.code for item in findings if item.level == "error"),
         verdicts=dict(_changes(events)),
-        codes=dict(_codes(events)),
+        codes=codes,
         validations={
             event["step"]: float(event["loss"])
             for event in events
             if event["event"] == "validation"
         },
-        stopped_at=summary.stopped_at,
-        result=summary.export,
-        result_steps=summary.steps,
-        seconds=time.monotonic() - started,
+        stopped_at=at if summary is None else summary.stopped_at,
+        result=plan.run_folder if summary is None else summary.export,
+        result_steps=0 if summary is None else summary.steps,
+        seconds=seconds,
     )
 
 

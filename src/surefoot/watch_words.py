@@ -69,7 +69,7 @@ WATCH_WORDS: dict[str, Words] = {
         source="OneTrainer issue 455; kohya_ss issue 3439",
     ),
     "SF525": Words(
-        N_("diverging: the norm of the gradients is {now:.3g}, it was {level:.3g} at the "
+        N_("diverging: the norm of the gradients has come to {now:.3g}, it was {level:.3g} at the "
            "beginning"),
         notes=(N_("a median of several steps, before clipping."),),
         helps=(N_("{cause_hint}lower optimizer.lr to a third and begin under another `name`"),),

@@ -89,6 +89,10 @@ def test_gradients_that_explode_under_a_level_loss_are_diverging() -> None:
     level = losses(lambda _step: 0.3, 60)
     assert code_of(History(losses=level, norms=norms((50, 0.2), (10, 8.0)))) == "SF525"
     assert code_of(History(losses=level, norms=norms((1, 0.2), (9, 40.0)))) == "SF525"
+    # They fall again once the weights are broken.
+    broken = norms((1, 0.2), (6, 80.0), (33, 0.01))
+    assert code_of(History(losses=level, norms=broken)) == "SF525"
+    assert code_of(History(losses=level, norms=broken, validations={0: 0.3, 40: 0.2})) == ""
     assert code_of(History(losses=level, norms=norms((50, 0.2), (10, math.inf)))) == "SF525"
 
 
@@ -96,7 +100,7 @@ def test_gradients_that_jump_now_and_then_are_no_trouble() -> None:
     level = losses(lambda _step: 0.3, 60)
     assert code_of(History(losses=level, norms=norms((57, 0.2), (3, 40.0)))) == ""
     assert code_of(History(losses=level, norms=norms((20, 0.2), (40, 1.5)))) == ""
-    assert code_of(History(losses=level, norms=norms((3, 0.2), (3, math.inf), (54, 0.2)))) == ""
+    assert code_of(History(losses=level, norms=norms((3, 0.2), (2, math.inf), (55, 0.2)))) == ""
 
 
 def test_gradients_that_fall_to_nothing_are_learning_nothing() -> None:

@@ -25,6 +25,7 @@ _ABOVE_BASE = 1.5  # of the training loss over the base model's validation loss:
 _FAR_ABOVE_BASE = 8.0  # of each of three training losses in a row: diverging
 _WORSE_THAN_BASE = 1.25  # of the validation loss over the base model's: diverging
 _EXPLODED, _EXPLODED_AT_ONCE = 20.0, 50.0  # of the gradient's norm over its beginning
+_SUSTAINED = 5  # steps whose median a norm is taken by
 _VANISHED = 1e-3  # of its beginning
 _OVER = 1.03  # of two validation losses in a row over the best: overfitting
 _FAR_OVER = 1.10  # of one
@@ -170,11 +171,17 @@ def _diverging(history: History, outlook: Outlook) -> Judged | None:
 
 def _exploding(history: History, outlook: Outlook) -> Judged | None:
     """The gradients have grown far beyond those of the beginning, whatever the loss is."""
-    found = _norms(history, outlook.window)
-    if found is None:
+    norms, window = _norms(history), outlook.window
+    if len(norms) < _SUSTAINED or not norms[0]:
         return None
-    level, now, at_once = found
-    if now <= (_EXPLODED_AT_ONCE if at_once else _EXPLODED) * level or not level:
+    # At once: the first gradient is that of the untrained model; later ones may be high already,
+    # and fall again once the weights are broken.
+    level, now = norms[0], _highest(norms[: 2 * window])
+    found = now > _EXPLODED_AT_ONCE * level and not _gains(history)
+    if not found and len(norms) >= 2 * window:
+        level, now = statistics.median(norms[:window]), statistics.median(norms[-window:])
+        found = now > _EXPLODED * level
+    if not found:
         return None
     cause = _cause(outlook, "SF109", "SF110", "SF201", "SF101", "SF102")
     values: dict[str, Value] = {"now": now, "level": level, "cause": cause}
@@ -183,10 +190,12 @@ def _exploding(history: History, outlook: Outlook) -> Judged | None:
 
 def _vanished(history: History, outlook: Outlook) -> Judged | None:
     """Hardly a gradient arrives any more."""
-    found = _norms(history, outlook.window)
-    if found is None:
+    norms, window = _norms(history), outlook.window
+    if len(norms) < 2 * window:
         return None
-    level, now, _ = found
+    # What explodes at first and falls to where it began has not vanished.
+    level = min(norms[0], statistics.median(norms[:window]))
+    now = statistics.median(norms[-window:])
     if now > _VANISHED * level:
         return None
     cause = _cause(outlook, "SF109", "SF110", "SF201", "SF101")
@@ -194,18 +203,17 @@ def _vanished(history: History, outlook: Outlook) -> Judged | None:
     return Judged("learning nothing", Finding("SF526", "error", "optimizer.lr", values))
 
 
-def _norms(history: History, window: int) -> tuple[float, float, bool] | None:
-    """The gradient's norm at the beginning and now, by medians: single steps may jump.
+def _norms(history: History) -> list[float]:
+    """The gradient's norm of each step; what is not finite is the largest of all."""
+    return [norm if math.isfinite(norm) else math.inf for norm in history.norms.values()]
 
-    Before there are two windows of steps the beginning is the first step alone, which the third
-    value says.
-    """
-    norms = [norm if math.isfinite(norm) else math.inf for norm in history.norms.values()]
-    at_once = len(norms) < 2 * window
-    if len(norms) < 6:
-        return None
-    level = norms[0] if at_once else statistics.median(norms[:window])
-    return level, statistics.median(norms[-5 if at_once else -window :]), at_once
+
+def _highest(norms: Sequence[float]) -> float:
+    """That they have come to in several steps together: single steps may jump."""
+    return max(
+        statistics.median(norms[end - _SUSTAINED : end])
+        for end in range(_SUSTAINED, len(norms) + 1)
+    )
 
 
 def _noise(history: History, outlook: Outlook) -> Judged | None:
