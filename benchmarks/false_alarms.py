@@ -12,7 +12,7 @@ import argparse
 from collections.abc import Mapping
 from pathlib import Path
 
-from benchmarks.sane_settings import METHODS, OPTIMIZERS
+from benchmarks.sane_settings import METHODS, OPTIMIZERS, is_sane
 from benchmarks.watched import Told, watched
 
 STEPS = 20
@@ -36,7 +36,7 @@ def table(cells: Mapping[tuple[str, str], str], methods: list[str], optimizers: 
     """Optimizers down, methods across."""
     lines = [f"| | {' | '.join(methods)} |", f"|---|{'---|' * len(methods)}"]
     for optimizer in optimizers:
-        row = [cells[method, optimizer] for method in methods]
+        row = [cells.get((method, optimizer), "") for method in methods]
         lines.append(f"| {optimizer} | {' | '.join(row)} |")
     return "\n".join(lines)
 
@@ -52,6 +52,8 @@ def main() -> None:
     cells: dict[tuple[str, str], str] = {}
     for method in arguments.methods:
         for optimizer in arguments.optimizers:
+            if not is_sane(method, optimizer):
+                continue
             told = train(method, optimizer, arguments.folder)
             cells[method, optimizer] = cell(told)
             losses = " ".join(f"{loss:.4f}" for loss in told.validations.values())

@@ -33,3 +33,16 @@ OPTIMIZERS: dict[str, tuple[str, ...]] = {
     "prodigy plus": ("optimizer.kind=prodigy_plus",),
     "by name": ("optimizer.kind=pytorch_optimizer", "optimizer.name=AdaBelief"),
 }
+
+
+def is_sane(method: str, optimizer: str) -> bool:
+    """Whether they go together: weights in bf16 lose most optimizers' steps (the check's SF129)."""
+    return method != "full in bf16" or optimizer.startswith("adafactor")
+
+
+SANE = tuple(
+    (method, optimizer)
+    for method in METHODS
+    for optimizer in OPTIMIZERS
+    if is_sane(method, optimizer)
+)

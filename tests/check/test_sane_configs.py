@@ -6,12 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.sane_settings import METHODS, OPTIMIZERS
+from benchmarks.sane_settings import METHODS, OPTIMIZERS, SANE
 from tests.run_files import look, write_run
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(("method", "optimizer"), SANE)
 def test_sane_run_has_no_error(method: str, optimizer: str, tmp_path: Path) -> None:
     overrides = (*METHODS[method], *OPTIMIZERS[optimizer], "data.flip=true", "train.steps=1500")
     findings = look(write_run(tmp_path), *overrides)[2]
