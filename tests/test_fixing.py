@@ -64,6 +64,7 @@ def codes(run_file: Path, level: str = "") -> set[str]:
 def test_what_can_be_mended_is_gone_and_nothing_new_is_wrong(case: Case, tmp_path: Path) -> None:
     run_file = commented(tmp_path, case.trips)
     before = judge(run_file).findings
+    given = run_file.read_text(encoding="utf-8")
     errors = codes(run_file, "error")
     assert case.code in {item.code for item in before}
     result = surefoot("check", run_file, "--fix", "--yes")
@@ -72,7 +73,8 @@ def test_what_can_be_mended_is_gone_and_nothing_new_is_wrong(case: Case, tmp_pat
     if any(item.changes for item in before if item.code == case.code):
         assert case.code not in codes(run_file)
         assert "was changed" in result.stdout
-    for comment in COMMENTS:
+    # An override of `data.folders` has put other tables where one of them stood.
+    for comment in (comment for comment in COMMENTS if comment in given):
         assert comment in after
     assert 'name   =   "cat"      # beside it' in after
     assert "    batch_size = 2" in after
