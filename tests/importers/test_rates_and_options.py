@@ -153,3 +153,29 @@ def test_dropout_is_kept(name: str, trainer: Trainer, old: str, new: str, tmp_pa
 def test_simpletuner_drops_a_tenth_unless_told_otherwise() -> None:
     reading = reading_of(FILES / "simpletuner.json", "simpletuner")
     assert reading.config.tuning.model_dump()["dropout"] == 0.1
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new"),
+    [
+        ("sd_scripts.toml", "[optim]\n", "[optim]\nzero_terminal_snr = true\nmin_snr_gamma = 5\n"),
+        (
+            "onetrainer_adaptive.json",
+            "{",
+            '{"rescale_noise_scheduler_to_zero_terminal_snr": true, ',
+        ),
+    ],
+)
+def test_zero_terminal_snr_is_taken_over(name: str, old: str, new: str, tmp_path: Path) -> None:
+    text = (FILES / name).read_text(encoding="utf-8").replace(old, new, 1)
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    trainer: Trainer = "sd_scripts" if name == "sd_scripts.toml" else "onetrainer"
+    settings = reading_of(tmp_path / name, trainer).run.settings
+    assert settings["model.zero_terminal_snr"].value is True
+
+
+def test_options_of_its_training_scripts_are_no_unknown_keys(tmp_path: Path) -> None:
+    keys = "lowram = true\nsdpa = true\nno_half_vae = true\ncache_text_encoder_outputs = true\n"
+    file = changed("sd_scripts.toml", "[optim]\n", f"[optim]\n{keys}", tmp_path)
+    unknown = [item for item in reading_of(file, "sd_scripts").findings if item.code == "SF701"]
+    assert [item.values["key"] for item in unknown] == ["optim.nework_dim"]

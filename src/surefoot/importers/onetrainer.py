@@ -102,6 +102,7 @@ SPELLINGS: dict[str, Spelling] = {
     "schedule.warmup_fraction": Spelling("learning_rate_warmup_steps"),
     "schedule.cycles": Spelling("learning_rate_cycles"),
 }
+_ZERO_TERMINAL_SNR = "rescale_noise_scheduler_to_zero_terminal_snr"
 
 
 def read_onetrainer(document: Document, path: Path) -> tuple[TheirRun, ...]:
@@ -165,6 +166,8 @@ def _model(account: Account) -> str:
     ):
         if account.flag(key):
             account.set("model.prediction", value, key)
+    if account.flag(_ZERO_TERMINAL_SNR):
+        account.set("model.zero_terminal_snr", True, _ZERO_TERMINAL_SNR)
     return family
 
 

@@ -81,6 +81,8 @@ def _model(account: Account) -> str:
     predicts_v = account.flag("v_parameterization")
     account.set("model.prediction", "v_prediction" if predicts_v else "epsilon",
                 "v_parameterization")  # fmt: skip
+    if account.flag("zero_terminal_snr"):
+        account.set("model.zero_terminal_snr", True, "zero_terminal_snr")
     account.use("sdxl", "model.family")
     account.use("v2", "model.family")
     return family
