@@ -99,5 +99,6 @@ def quiet_libraries() -> None:
         "TOKENIZERS_PARALLELISM": "false",
     }.items():
         os.environ.setdefault(name, value)
-    # diffusers loads it where it is installed, and it tells of kernels that nothing here asks for.
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    # diffusers loads these where they are installed; what they tell of, nothing here asks for.
+    for library in ("bitsandbytes", "torchao", "torch.utils._pytree"):
+        logging.getLogger(library).setLevel(logging.ERROR)
