@@ -1,4 +1,4 @@
-"""`python -m surefoot` is `surefoot`; torchrun starts a run by it."""
+"""`python -m surefoot` is `surefoot`."""
 
 from __future__ import annotations
 

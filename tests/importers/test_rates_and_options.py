@@ -179,3 +179,19 @@ def test_options_of_its_training_scripts_are_no_unknown_keys(tmp_path: Path) -> 
     file = changed("sd_scripts.toml", "[optim]\n", f"[optim]\n{keys}", tmp_path)
     unknown = [item for item in reading_of(file, "sd_scripts").findings if item.code == "SF701"]
     assert [item.values["key"] for item in unknown] == ["optim.nework_dim"]
+
+
+def test_a_value_that_stands_there_already_is_no_remedy(tmp_path: Path) -> None:
+    file = tmp_path / "their.toml"
+    file.write_text(
+        'network_module = "networks.lora"\nnetwork_dim = 16\noptimizer_type = "AdaFactor"\n'
+        "learning_rate = 1e-4\n",
+        encoding="utf-8",
+    )
+    remedies = [
+        (change.path, float(change.value), float(change.before))
+        for finding in reading_of(file, "sd_scripts").findings
+        for change in finding.changes
+        if change.path == "learning_rate"
+    ]
+    assert [item for item in remedies if item[1] == item[2]] == []

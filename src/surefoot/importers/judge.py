@@ -83,7 +83,8 @@ def _holds(finding: Finding, run: TheirRun) -> bool:
 
 def _in_their_keys(finding: Finding, run: TheirRun, planned: Plan) -> Finding:
     asked = _remedies(finding, planned)
-    changes = [change for item in asked if (change := _spelt(item, run)) is not None]
+    spelt = [change for item in asked if (change := _spelt(item, run)) is not None]
+    changes = [change for change in spelt if not _same_number(change.value, change.before)]
     values = dict(finding.values)
     if "ignored" in values:
         paths = str(values["ignored"]).split(" + ")
@@ -158,6 +159,14 @@ def _their_value(literal: str, spelling: Spelling, run: TheirRun) -> str:
     if literal in ("true", "false"):
         literal = run.words[literal == "false"]
     return spelling.form.replace("{value}", literal)
+
+
+def _same_number(one: str, other: str) -> bool:
+    """Whether two spellings are of one number, as 1e-4 and 0.0001 are."""
+    try:
+        return float(one) == float(other)
+    except ValueError:
+        return False
 
 
 def _toml(value: float | str) -> str:
