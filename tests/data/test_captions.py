@@ -10,7 +10,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from surefoot.config.captions import CaptionsConfig
-from surefoot.data.captions import drawn_caption, fixed_captions, has_trigger, plain_caption
+from surefoot.data.captions import drawn_caption, has_trigger, plain_caption
 
 tags = st.lists(
     st.text(st.characters(categories=["Ll", "Lo", "Nd"]), min_size=1, max_size=5), max_size=8
@@ -85,14 +85,7 @@ def test_same_seed_step_and_position_give_the_same_caption(
 @given(st.text(max_size=30), seeds, steps)
 def test_caption_that_is_to_stay_as_it_is_stays_so(text: str, seed: int, step: int) -> None:
     assert drawn_caption([text], config(), seed=seed, step=step, position=0) == text
-    assert fixed_captions([text], config()) == [text]
-
-
-@given(st.text("ab{}|, ", max_size=20), seeds, steps)
-def test_fixed_caption_is_what_every_step_gives(text: str, seed: int, step: int) -> None:
-    settings = config(shuffle=True, tag_dropout=0.3, wildcards=True, trigger="t", keep_mark="|")
-    for fixed in fixed_captions([text], settings):
-        assert drawn_caption([text], settings, seed=seed, step=step, position=1) == fixed
+    assert plain_caption([text], config()) == text
 
 
 def test_every_order_of_three_tags_comes_as_often() -> None:

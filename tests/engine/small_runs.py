@@ -10,11 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
 from PIL import Image, ImageDraw
 from rich.console import Console
+from torch import Tensor
 
 from surefoot.check.rules import review
 from surefoot.config.load import Loaded, load
+from surefoot.engine import loop
 from surefoot.engine.assemble import assemble
 from surefoot.engine.checkpoint import State
 from surefoot.engine.events import Events
@@ -156,3 +159,18 @@ def _literal(value: object) -> str:
     if isinstance(value, list):
         return "[" + ", ".join(_literal(inner) for inner in value) + "]"
     return json.dumps(value)
+
+
+def train_until(small: SmallRun, step: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trains, and is interrupted in the forward pass of that step, counted from 0."""
+    original = loop._loss
+
+    def loss(session: Session, at: int, part: int) -> Tensor:
+        if at == step:
+            raise KeyboardInterrupt
+        return original(session, at, part)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "_loss", loss)
+        with pytest.raises(KeyboardInterrupt):
+            train(small)

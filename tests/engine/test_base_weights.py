@@ -23,6 +23,7 @@ from tests.engine.small_runs import (
     session_of,
     settings,
     train,
+    train_until,
     write_model,
     write_pictures,
 )
@@ -143,17 +144,7 @@ def test_run_on_a_quantised_base_resumes_to_the_bit_and_writes_its_files(
 ) -> None:
     expected = train(prepare(tmp_path / "whole", values, **changes(kind)))
     halved = prepare(tmp_path / "halved", values, **changes(kind))
-    original = loop._loss
-
-    def loss(session: Session, step: int, part: int) -> Tensor:
-        if step == 2:
-            raise KeyboardInterrupt
-        return original(session, step, part)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(loop, "_loss", loss)
-        with pytest.raises(KeyboardInterrupt):
-            train(halved)
+    train_until(halved, 2, monkeypatch)
     found = train(halved)
     assert found.resumed_from == 2
     assert found.export.read_bytes() == expected.export.read_bytes()

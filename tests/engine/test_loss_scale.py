@@ -21,6 +21,7 @@ from tests.engine.small_runs import (
     session_of,
     settings,
     train,
+    train_until,
     write_model,
     write_pictures,
 )
@@ -77,17 +78,7 @@ def test_run_in_float16_learns_as_in_fp32_and_resumes_to_the_bit(
     whole = prepare(tmp_path / "whole", values)
     expected = train(whole)
     halved = prepare(tmp_path / "halved", values)
-    original = loop._loss
-
-    def loss(session: Session, step: int, part: int) -> Tensor:
-        if step == 3:
-            raise KeyboardInterrupt
-        return original(session, step, part)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(loop, "_loss", loss)
-        with pytest.raises(KeyboardInterrupt):
-            train(halved)
+    train_until(halved, 3, monkeypatch)
     found = train(halved)
     assert found.resumed_from == 2
     assert found.export.read_bytes() == expected.export.read_bytes()

@@ -52,13 +52,6 @@ def plain_caption(captions: Sequence[str], config: CaptionsConfig) -> str:
     return _dressed(_with_tags(text, config, None), config)
 
 
-def fixed_captions(captions: Sequence[str], config: CaptionsConfig) -> list[str]:
-    """All that `drawn_caption` can make of those captions that are the same at every step."""
-    return [
-        plain_caption([caption], config) for caption in captions if not _varies(caption, config)
-    ]
-
-
 def tags_of(text: str, config: CaptionsConfig) -> tuple[list[str], list[str]]:
     """The tags that are kept where they are, and all others; neither holds the mark."""
     if config.keep_mark and config.keep_mark in text:
@@ -73,13 +66,6 @@ def has_trigger(text: str, trigger: str) -> bool:
     # Not \b, which sees one long word where Latin letters stand among Chinese ones.
     pattern = rf"(?<![a-z0-9_]){re.escape(trigger.strip().lower())}(?![a-z0-9_])"
     return re.search(pattern, text.lower()) is not None
-
-
-def _varies(text: str, config: CaptionsConfig) -> bool:
-    if config.wildcards and _INNERMOST.search(text):
-        return True
-    free = len(tags_of(text, config)[1])
-    return (config.shuffle and free > 1) or (config.tag_dropout > 0 and free > 0)
 
 
 def _without_wildcards(text: str, draws: np.random.Generator | None) -> str:
